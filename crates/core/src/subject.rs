@@ -1,0 +1,95 @@
+//! What is kept of a subject and of a partition: the epochs that end many sessions in one write.
+
+use crate::limits::SUBJECT_BUMPS_KEPT;
+use crate::session::{EndReason, Object};
+use crate::types::{Subject, Timestamp};
+
+/// One raise of a subject's epoch: every session of a lower epoch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bump {
+    /// The epoch after the raise.
+    pub epoch: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// What is kept of a subject. It outlives every session record that names it.
+#[derive(Clone, Debug)]
+pub struct SubjectState {
+    /// Who.
+    pub subject: Subject,
+    /// Counts "sign out everywhere". Never goes back.
+    pub epoch: u64,
+    /// The last raises, oldest first; at most [`SUBJECT_BUMPS_KEPT`].
+    pub bumps: Vec<Bump>,
+    /// Claims of all the subject's sessions, unless a session has its own.
+    pub claims: Object,
+    /// Since when no session can be opened.
+    pub disabled_at: Option<Timestamp>,
+    /// When its password was last changed; a sign-in that checked an earlier one is void.
+    pub password_changed_at: Option<Timestamp>,
+}
+
+impl SubjectState {
+    /// A subject that was never heard of before.
+    pub const fn new(subject: Subject) -> Self {
+        Self {
+            subject,
+            epoch: 0,
+            bumps: Vec::new(),
+            claims: Object::new(),
+            disabled_at: None,
+            password_changed_at: None,
+        }
+    }
+
+    /// Ends every session opened so far.
+    pub fn raise(&mut self, reason: EndReason, at: Timestamp) {
+        self.epoch += 1;
+        self.bumps.push(Bump { epoch: self.epoch, at, reason });
+        if self.bumps.len() > SUBJECT_BUMPS_KEPT {
+            self.bumps.remove(0);
+        }
+    }
+
+    /// The raise that ended a session opened under `epoch`, or the oldest one still known.
+    pub fn bump_over(&self, epoch: u64) -> Option<Bump> {
+        if epoch >= self.epoch {
+            return None;
+        }
+        let forgotten = Bump {
+            epoch: self.epoch,
+            at: Timestamp::EPOCH,
+            reason: EndReason::SignedOutEverywhere,
+        };
+        Some(self.bumps.iter().find(|bump| bump.epoch > epoch).copied().unwrap_or(forgotten))
+    }
+}
+
+/// What is kept of a partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// Counts "end everything". Never goes back.
+    pub epoch: u64,
+    /// When it was last raised.
+    pub bumped_at: Timestamp,
+}
+
+/// A user of the directory: the user's id is its subject.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The user's id, which is the subject of the user's sessions.
+    pub id: Subject,
+    /// What the user types to sign in, as given.
+    pub identifier: String,
+    /// Keyed hash of the identifier's normal form: where its pointer is.
+    pub identifier_hash: [u8; 32],
+    /// The password's PHC string; none: can't sign in by password.
+    pub password: Option<String>,
+    /// When the user was created.
+    pub created_at: Timestamp,
+    /// When the password was last set.
+    pub password_changed_at: Option<Timestamp>,
+}
