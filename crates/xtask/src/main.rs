@@ -1,2 +1,238 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: the repository's own commands.
+
+use std::io;
+use std::process::{Command, ExitCode, Stdio};
+
+use clap::{Args, Parser, Subcommand};
+use xtask::gate::{self, cargo};
+use xtask::process::Tally;
+use xtask::requirements;
+use xtask::tree::{self, Tree};
+
+/// The repository's own commands.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check everything that must hold before a change lands; the last line counts it.
+    Test(Test),
+    /// Run the benchmarks, optimised.
+    Bench(Bench),
+    /// Run seeded worlds through the engine and check its invariants after every step.
+    Simulate(Simulate),
+    /// Kill a writing process over and over and check that what it acknowledged is there.
+    Crash(Crash),
+    /// Feed random input to the parsers, with cargo-fuzz.
+    Fuzz(Fuzz),
+    /// Check the rules of the tree; a part of `cargo test` too.
+    Tidy,
+    /// Rewrite the golden files and docs/security/tests.md: the diff is the review.
+    Golden,
+    /// Mend what can be mended by itself: formatting and clippy's suggestions.
+    Fix,
+}
+
+#[derive(Args)]
+struct Test {
+    /// Only these steps; all when none is named.
+    #[arg(value_name = "STEP", value_parser = known_step)]
+    steps: Vec<String>,
+    /// List the steps and what each checks.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Args)]
+struct Bench {
+    /// Only these benchmarks; all when none is named.
+    names: Vec<String>,
+    /// Machine-readable output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Simulate {
+    /// How many seeds to try.
+    #[arg(long, value_name = "N", conflicts_with = "seed")]
+    seeds: Option<u64>,
+    /// One seed: repeat a failure and print its history.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Break the engine on purpose, in each known way, and demand that the simulator notices.
+    #[arg(long)]
+    mutate: bool,
+}
+
+#[derive(Args)]
+struct Crash {
+    /// How often to kill.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    trials: u64,
+}
+
+#[derive(Args)]
+struct Fuzz {
+    /// Only this target; all in turn when none is named.
+    target: Option<String>,
+    /// Seconds for each target.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u64,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Task::Test(options) => test(&options),
+        Task::Bench(options) => bench(&options),
+        Task::Simulate(options) => simulate(&options),
+        Task::Crash(options) => crash(&options),
+        Task::Fuzz(options) => fuzz(&options),
+        Task::Tidy => Tree::load().map(|tree| summed(gate::tidy_report(&tree))),
+        Task::Golden => golden(),
+        Task::Fix => fix(),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(fault) => {
+            eprintln!("cargo xtask: {fault}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn test(options: &Test) -> io::Result<bool> {
+    if options.list {
+        gate::STEPS
+            .iter()
+            .for_each(|step| println!("{:>10}  {}", step.name, step.about));
+        return Ok(true);
+    }
+    Ok(gate::run(&options.steps))
+}
+
+fn bench(options: &Bench) -> io::Result<bool> {
+    let mut run = cargo(&[
+        "run",
+        "--release",
+        "-p",
+        "cloakroom-bench",
+        "--bin",
+        "cloakroom-bench",
+        "--",
+    ]);
+    run.args(&options.names)
+        .args(options.json.then_some("--json"));
+    shown(&mut run)
+}
+
+fn simulate(options: &Simulate) -> io::Result<bool> {
+    let mut run = cargo(&[
+        "run",
+        "--release",
+        "-p",
+        "cloakroom-sim",
+        "--bin",
+        "cloakroom-sim",
+        "--",
+    ]);
+    for (name, value) in [("--seeds", options.seeds), ("--seed", options.seed)] {
+        if let Some(value) = value {
+            run.args([name, &value.to_string()]);
+        }
+    }
+    shown(run.args(options.mutate.then_some("--mutate")))
+}
+
+fn crash(options: &Crash) -> io::Result<bool> {
+    let mut run = cargo(&[
+        "run",
+        "--release",
+        "-p",
+        "cloakroom-bench",
+        "--bin",
+        "cloakroom-crash",
+        "--",
+    ]);
+    shown(run.args(["--trials", &options.trials.to_string()]))
+}
+
+fn fuzz(options: &Fuzz) -> io::Result<bool> {
+    let folder = tree::root().join("fuzz");
+    if !folder.join("Cargo.toml").is_file() {
+        return Err(io::Error::other(
+            "there are no fuzz targets (the folder fuzz/ is missing)",
+        ));
+    }
+    let targets = match &options.target {
+        Some(target) => vec![target.clone()],
+        None => fuzz_targets(&folder)?,
+    };
+    let limit = format!("-max_total_time={}", options.seconds);
+    let mut all_passed = true;
+    for target in targets {
+        let mut run = cargo(&["fuzz", "run", &target, "--", &limit]);
+        // The sanitizer's flags are unstable; this lets a stable compiler take them.
+        all_passed &= shown(run.env("RUSTC_BOOTSTRAP", "1"))?;
+    }
+    Ok(all_passed)
+}
+
+fn fuzz_targets(folder: &std::path::Path) -> io::Result<Vec<String>> {
+    let mut targets = Vec::new();
+    for entry in std::fs::read_dir(folder.join("fuzz_targets"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        targets.extend(name.strip_suffix(".rs").map(str::to_owned));
+    }
+    targets.sort();
+    Ok(targets)
+}
+
+fn golden() -> io::Result<bool> {
+    requirements::write_page(&Tree::load()?)?;
+    shown(cargo(&["test", "--workspace", "golden"]).env("UPDATE", "1"))
+}
+
+fn fix() -> io::Result<bool> {
+    let clippy = [
+        "clippy",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+        "--workspace",
+        "--all-targets",
+    ];
+    let mended = shown(&mut cargo(&clippy))?;
+    Ok(shown(&mut cargo(&["fmt", "--all"]))? && mended)
+}
+
+/// Runs a command on our own terminal, and tells whether it succeeded.
+fn shown(command: &mut Command) -> io::Result<bool> {
+    Ok(command.stdin(Stdio::inherit()).status()?.success())
+}
+
+fn summed(tally: Tally) -> bool {
+    println!("{tally}");
+    tally.failed == 0
+}
+
+fn known_step(name: &str) -> Result<String, String> {
+    let known = gate::STEPS.iter().any(|step| step.name == name);
+    let names = || {
+        gate::STEPS
+            .iter()
+            .map(|step| step.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if known {
+        Ok(name.to_owned())
+    } else {
+        Err(format!("the steps are {}", names()))
+    }
+}

@@ -1,0 +1,13 @@
+//! The repository's own commands, as a library so that `cargo test` runs the same rules.
+//!
+//! [`gate`] is everything that must hold before a change lands; [`tidy`] is the part of it that
+//! only reads the tree. Nothing here is shipped to users.
+
+pub mod gate;
+pub mod interop;
+pub mod process;
+pub mod requirements;
+pub mod source;
+pub mod tidy;
+pub mod tools;
+pub mod tree;

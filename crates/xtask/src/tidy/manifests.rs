@@ -1,0 +1,218 @@
+//! Rules about the crates' manifests: dependencies point inward only.
+
+use super::Finding;
+use crate::tree::Tree;
+
+/// Which crates of the workspace each crate may use, outside its tests.
+///
+/// `sim`, `bench` and `xtask` are the project's own tools and may use what they like; a crate that
+/// is missing here is refused, so that a new one gets its place on purpose.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("store", &["core"]),
+    ("embedded", &["store", "core"]),
+    ("redis", &["store", "core"]),
+    ("postgres", &["store", "core"]),
+    ("cloakroom", &["store", "core"]),
+    ("tower", &["core"]),
+    ("client", &["core"]),
+    (
+        "server",
+        &[
+            "tower",
+            "cloakroom",
+            "embedded",
+            "redis",
+            "postgres",
+            "store",
+            "core",
+        ],
+    ),
+];
+const TOOLS: [&str; 3] = ["sim", "bench", "xtask"];
+
+/// All that the core may be built from: no runtime, no clock, no randomness, no HTTP.
+const CORE_ALLOWED: [&str; 9] = [
+    "aws-lc-rs",
+    "base64",
+    "ipnet",
+    "serde",
+    "serde_json",
+    "thiserror",
+    "ulid",
+    "unicode-normalization",
+    "zeroize",
+];
+
+/// A crate depends on crates further in, never on its peers or its users.
+pub(super) fn direction(tree: &Tree) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (path, folder, text) in manifests(tree) {
+        if TOOLS.contains(&folder) {
+            continue;
+        }
+        let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == folder) else {
+            found.push(finding(
+                path,
+                format!("`{folder}` has no place in the order of crates"),
+            ));
+            continue;
+        };
+        for name in dependencies(text)
+            .iter()
+            .filter_map(|name| workspace_folder(name))
+        {
+            if !allowed.contains(&name) {
+                found.push(finding(
+                    path,
+                    format!("`{folder}` must not depend on `{name}`"),
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// The core's tree stays small, and nothing in it can reach the world.
+pub(super) fn core_dependencies(tree: &Tree) -> Vec<Finding> {
+    let core = manifests(tree).filter(|(_, folder, _)| *folder == "core");
+    core.flat_map(|(path, _, text)| {
+        let foreign = dependencies(text).into_iter();
+        foreign
+            .filter(|name| !CORE_ALLOWED.contains(&name.as_str()))
+            .map(move |name| finding(path, format!("`{name}` is not among the core's few crates")))
+    })
+    .collect()
+}
+
+/// Every crate takes the workspace's lints, or it would have none.
+pub(super) fn lints_inherited(tree: &Tree) -> Vec<Finding> {
+    let inherits = |text: &str| {
+        let manifest: Option<toml::Table> = text.parse().ok();
+        let lints = manifest.as_ref().and_then(|table| table.get("lints"));
+        lints
+            .and_then(|lints| lints.get("workspace"))
+            .and_then(toml::Value::as_bool)
+            == Some(true)
+    };
+    manifests(tree)
+        .filter(|(_, _, text)| !inherits(text))
+        .map(|(path, _, _)| finding(path, "`[lints] workspace = true` is missing".to_owned()))
+        .collect()
+}
+
+/// Path, folder and text of each crate's manifest.
+fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str, &str)> {
+    tree.files().iter().filter_map(|file| {
+        let folder = file
+            .path
+            .strip_prefix("crates/")?
+            .strip_suffix("/Cargo.toml")?;
+        (!folder.contains('/')).then_some((file.path.as_str(), folder, file.text.as_str()))
+    })
+}
+
+/// The names in `[dependencies]` and `[build-dependencies]`, of every target; not those of tests.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let Ok(table) = manifest.parse::<toml::Table>() else {
+        return Vec::new();
+    };
+    let targets = table.get("target").and_then(toml::Value::as_table);
+    let targets = targets.into_iter().flat_map(|targets| targets.values());
+    let tables = std::iter::once(&table).chain(targets.filter_map(toml::Value::as_table));
+    let mut names = Vec::new();
+    for table in tables {
+        for section in ["dependencies", "build-dependencies"] {
+            let section = table.get(section).and_then(toml::Value::as_table);
+            for (name, value) in section.into_iter().flatten() {
+                let renamed = value.get("package").and_then(toml::Value::as_str);
+                names.push(renamed.unwrap_or(name).to_owned());
+            }
+        }
+    }
+    names
+}
+
+fn workspace_folder(package: &str) -> Option<&str> {
+    match package {
+        "cloakroom" | "xtask" => Some(package),
+        _ => package.strip_prefix("cloakroom-"),
+    }
+}
+
+fn finding(path: &str, message: String) -> Finding {
+    Finding {
+        path: path.to_owned(),
+        line: 0,
+        subject: String::new(),
+        size: 1,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(findings: Vec<Finding>) -> Vec<String> {
+        findings
+            .into_iter()
+            .map(|finding| finding.message)
+            .collect()
+    }
+
+    #[test]
+    fn a_dependency_outward_is_found() {
+        let tree = Tree::of(&[
+            (
+                "crates/core/Cargo.toml",
+                "[dependencies]\nx = { package = \"cloakroom-store\" }",
+            ),
+            (
+                "crates/store/Cargo.toml",
+                "[dependencies]\ncloakroom-core.workspace = true",
+            ),
+            (
+                "crates/cloakroom/Cargo.toml",
+                "[target.'cfg(unix)'.dependencies]\ncloakroom-server = {}",
+            ),
+            (
+                "crates/embedded/Cargo.toml",
+                "[dev-dependencies]\ncloakroom = {}",
+            ),
+            (
+                "crates/sim/Cargo.toml",
+                "[dependencies]\ncloakroom-server = {}",
+            ),
+            ("crates/attic/Cargo.toml", ""),
+        ]);
+        assert_eq!(
+            messages(direction(&tree)),
+            [
+                "`core` must not depend on `store`",
+                "`cloakroom` must not depend on `server`",
+                "`attic` has no place in the order of crates",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_runtime_in_the_core_is_found_and_its_tests_are_free() {
+        let text =
+            "[dependencies]\nbase64 = \"1\"\ntokio = \"1\"\n[dev-dependencies]\nproptest = \"1\"";
+        let tree = Tree::of(&[("crates/core/Cargo.toml", text)]);
+        assert_eq!(
+            messages(core_dependencies(&tree)),
+            ["`tokio` is not among the core's few crates"]
+        );
+    }
+
+    #[test]
+    fn a_crate_without_the_shared_lints_is_found() {
+        let tree = Tree::of(&[
+            ("crates/core/Cargo.toml", "[lints]\nworkspace = true"),
+            ("crates/store/Cargo.toml", "[package]"),
+        ]);
+        assert_eq!(lints_inherited(&tree).len(), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! Programs that the gate needs and a machine may lack: found, else installed into a cache.
+//!
+//! The cache is the user's, outside the build directory, so that a fresh clone finds it filled.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Held at one release, so that a new one never breaks the gate by itself.
+const CARGO_DENY: &str = "0.20.2";
+
+/// Whether `program` can be started.
+pub fn has(program: impl AsRef<OsStr>, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Whether `cargo NAME` is there.
+pub fn has_cargo(name: &str) -> bool {
+    has("cargo", &[name, "--version"])
+}
+
+/// The program `cargo-deny`: from the search path, the cache, or installed there.
+pub fn cargo_deny() -> io::Result<PathBuf> {
+    if has("cargo-deny", &["--version"]) {
+        return Ok(PathBuf::from("cargo-deny"));
+    }
+    let folder = cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = folder.join("bin/cargo-deny");
+    if has(&program, &["--version"]) {
+        return Ok(program);
+    }
+    println!(
+        "installing cargo-deny {CARGO_DENY} into {}",
+        folder.display()
+    );
+    let mut install = Command::new("cargo");
+    // An unoptimised build starts four times sooner and is fast enough for one run.
+    install.args([
+        "install",
+        "cargo-deny",
+        "--version",
+        CARGO_DENY,
+        "--locked",
+        "--debug",
+    ]);
+    install
+        .arg("--root")
+        .arg(&folder)
+        .arg("--target-dir")
+        .arg(folder.join("build"));
+    let installed = crate::process::stream(&mut install)?.success;
+    // The intermediate files are many times the program's size.
+    let _ = std::fs::remove_dir_all(folder.join("build"));
+    if installed {
+        Ok(program)
+    } else {
+        Err(io::Error::other("cargo-deny can't be installed"))
+    }
+}
+
+/// A folder in which `node` finds the package `name`; installed when missing.
+pub fn node_package(name: &str, version: &str) -> io::Result<PathBuf> {
+    let folder = cache()?.join(format!("node-{name}-{version}"));
+    if !folder.join("node_modules").join(name).is_dir() {
+        std::fs::create_dir_all(&folder)?;
+        let mut npm = Command::new("npm");
+        npm.args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--prefix",
+        ]);
+        npm.arg(&folder)
+            .arg(format!("{name}@{version}"))
+            .current_dir(&folder);
+        installed(&mut npm, name)?;
+    }
+    Ok(folder)
+}
+
+/// A folder for Python's search path with `packages` in it; installed when missing.
+pub fn python_packages(label: &str, packages: &[&str]) -> io::Result<PathBuf> {
+    let folder = cache()?.join(format!("python-{label}"));
+    let marker = folder.join(".complete");
+    if !marker.is_file() {
+        std::fs::create_dir_all(&folder)?;
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
+            .arg(&folder);
+        installed(pip.args(packages), label)?;
+        std::fs::write(marker, "")?;
+    }
+    Ok(folder)
+}
+
+fn installed(command: &mut Command, name: &str) -> io::Result<()> {
+    match crate::process::stream(command)?.success {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{name} can't be installed"))),
+    }
+}
+
+fn cache() -> io::Result<PathBuf> {
+    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let base = named("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| named("HOME").map(|home| Path::new(&home).join(".cache")));
+    let base = base.unwrap_or_else(std::env::temp_dir);
+    let cache = base.join("cloakroom-tools");
+    std::fs::create_dir_all(&cache)?;
+    Ok(cache)
+}
