@@ -12,6 +12,8 @@ pub const JWT_BYTES_MAX: usize = 8 * 1024;
 pub const TOKEN_LEEWAY: Duration = Duration::from_secs(5);
 /// How long a public key set may be cached (`max-age` of the JWKS).
 pub const JWKS_CACHE: Duration = Duration::from_secs(300);
+/// How long a node that has not heard yet may go on signing with a retired key.
+pub const KEY_SIGNING_LAG: Duration = Duration::from_secs(10);
 /// The shortest secret for HS256, in bytes (RFC 7518 section 3.2).
 pub const HS256_SECRET_BYTES_MIN: usize = 32;
 /// An `Idempotency-Key`, in visible ASCII characters.
@@ -49,5 +51,32 @@ pub const ENDED_SET_KEEP: Duration = Duration::from_secs(60);
 pub const REASON_CHARS_MAX: usize = 128;
 /// Claims or data nest this deep at most.
 pub const JSON_DEPTH_MAX: usize = 64;
+/// A host name, in bytes (RFC 1035 section 2.3.4).
+pub const HOST_BYTES_MAX: usize = 253;
+/// A label of a host name, in bytes (RFC 1035 section 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
+/// The URI of the original request of forward authentication, in bytes.
+pub const FORWARDED_URI_BYTES_MAX: usize = 8 * 1024 - 1;
+/// Entries of `X-Forwarded-For` that are looked at.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// A `return_to`, in bytes.
+pub const RETURN_TO_BYTES_MAX: usize = 4 * 1024;
+/// A claim's header for an upstream, in bytes after encoding; a longer one is left empty.
+pub const CLAIM_HEADER_BYTES_MAX: usize = 1024;
+/// A claim's name in a header, in bytes.
+pub const CLAIM_NAME_BYTES_MAX: usize = 64;
+/// The count of a quota.
+pub const QUOTA_COUNT_MAX: u32 = 1_000_000;
+/// The window of a quota.
+pub const QUOTA_WINDOW_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A password as presented, in bytes, whatever the settings say in characters.
+pub const PASSWORD_BYTES_MAX: usize = 4 * 1024;
+/// The lowest that `password.max_length` may be set to, in characters (NIST SP 800-63B-4).
+pub const PASSWORD_CHARS_MAX_LEAST: usize = 64;
+/// The lowest that `password.min_length` may be set to, in characters (OWASP ASVS 6.2.1).
+pub const PASSWORD_CHARS_MIN_LEAST: usize = 8;
 
 const _: () = assert!(TOKEN_LEEWAY.as_secs() < JWKS_CACHE.as_secs());
+const _: () = assert!(PASSWORD_CHARS_MIN_LEAST < PASSWORD_CHARS_MAX_LEAST);
+// Not even the longest characters (four bytes) make the shortest allowed maximum too long.
+const _: () = assert!(PASSWORD_CHARS_MAX_LEAST * 4 <= PASSWORD_BYTES_MAX);
