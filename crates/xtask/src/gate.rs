@@ -16,6 +16,8 @@ use crate::tree::{self, Tree};
 
 /// Seeds of the simulator in a run of the gate; `cargo xtask simulate` takes any number.
 const SIMULATED_SEEDS: &str = "2000";
+/// Kills in a run of the gate; `cargo xtask crash` makes more.
+const CRASH_TRIALS: &str = "20";
 
 /// One part of the gate.
 pub struct Step {
@@ -80,6 +82,11 @@ pub const STEPS: &[Step] = &[
         name: "simulate",
         about: "seeded worlds, and mutants that must be caught",
         run: simulate,
+    },
+    Step {
+        name: "crash",
+        about: "kills, after which nothing acknowledged is missing",
+        run: crash,
     },
     Step {
         name: "interop",
@@ -249,8 +256,10 @@ fn doctests() -> io::Result<Outcome> {
 }
 
 fn simulate() -> io::Result<Outcome> {
-    if !has_binary("crates/sim", "cloakroom-sim") {
-        return Ok(Outcome::Skipped("crates/sim has no program".to_owned()));
+    if !has_binary("cloakroom-sim")? {
+        return Ok(Outcome::Skipped(
+            "there is no program cloakroom-sim".to_owned(),
+        ));
     }
     let run = [
         "run",
@@ -266,13 +275,28 @@ fn simulate() -> io::Result<Outcome> {
     Ok(Outcome::Counted([seeds, mutants].into_iter().sum()))
 }
 
-/// Whether the crate in `folder` has a binary called `name`, by the layout of its files.
-pub fn has_binary(folder: &str, name: &str) -> bool {
-    let folder = tree::root().join(folder).join("src");
-    let bins = [
-        format!("bin/{name}.rs"),
-        format!("bin/{name}/main.rs"),
-        "main.rs".to_owned(),
+fn crash() -> io::Result<Outcome> {
+    if !has_binary("cloakroom-crash")? {
+        return Ok(Outcome::Skipped(
+            "there is no program cloakroom-crash".to_owned(),
+        ));
+    }
+    let run = [
+        "run",
+        "-q",
+        "-p",
+        "cloakroom-bench",
+        "--bin",
+        "cloakroom-crash",
+        "--",
     ];
-    bins.iter().any(|file| folder.join(file).is_file())
+    let trials = stream(cargo(&run).args(["--trials", CRASH_TRIALS]))?;
+    Ok(Outcome::Counted(trials.closing_line()))
+}
+
+/// Whether the workspace has a program called `name`.
+pub fn has_binary(name: &str) -> io::Result<bool> {
+    let output = cargo(&["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let target = format!("\"crate_types\":[\"bin\"],\"name\":\"{name}\"");
+    Ok(String::from_utf8_lossy(&output.stdout).contains(&target))
 }
