@@ -3,9 +3,22 @@
 //! State, a request, an instant and some entropy go in; a decision comes out. Nothing here knows
 //! the time, draws randomness, waits, or talks to anything.
 
+pub mod cookie;
+pub mod csrf;
+pub mod forwarded;
+pub mod given;
+pub mod identifier;
 pub mod json;
 pub mod keys;
 pub mod limits;
+pub mod network;
+pub mod origin;
+pub mod password;
+pub mod policy;
+pub mod rate;
+pub mod return_to;
 pub mod store_key;
 pub mod token;
 pub mod types;
+
+mod uri;
