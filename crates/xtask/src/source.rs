@@ -59,6 +59,18 @@ impl Source {
         &self.test_modules
     }
 
+    /// The lines on which `call` is given a literal and nothing else, counted from 1.
+    pub fn lines_with_literal<'a>(&'a self, call: &'a str) -> impl Iterator<Item = usize> + 'a {
+        // The literal is blank in the code, so the call looks empty.
+        let calls = self.code.match_indices(call);
+        let literal = calls.filter(move |(at, _)| {
+            self.code[at + call.len()..]
+                .trim_start()
+                .starts_with([')', ','])
+        });
+        literal.map(|(at, _)| line_of(&self.code, at))
+    }
+
     /// The lines on which `needle` occurs in code, counted from 1.
     pub fn lines_with<'a>(&'a self, needle: &'a str) -> impl Iterator<Item = usize> + 'a {
         let hits = self.code.lines().enumerate();
@@ -344,6 +356,15 @@ mod tests {
         let marks: Vec<_> = (1..=8).map(|line| source.is_test_line(line)).collect();
         assert_eq!(marks, [false, false, false, true, true, true, true, false]);
         assert_eq!(source.test_modules(), ["proof"]);
+    }
+
+    #[test]
+    fn a_call_with_a_literal_is_told_from_a_call_with_a_value() {
+        let source = Source::read("a.expect(\"b\");\na.expect(key, 1);\na\n.expect(\n  \"c\",\n);");
+        assert_eq!(
+            source.lines_with_literal(".expect(").collect::<Vec<_>>(),
+            [1, 4]
+        );
     }
 
     #[test]
