@@ -1,1 +1,50 @@
-//! Placeholder.
+//! The session authority as a library.
+//!
+//! An [`Authority`] answers *who is this, and are they still allowed in?* over a store. Every
+//! operation has one shape: load, let the core decide, commit if nothing changed meanwhile, else
+//! load again, until the deadline. It knows nothing of HTTP and spawns nothing; whoever runs it
+//! drives its background work (see [`Authority::flush_touches`], [`Authority::sweep`],
+//! [`Authority::tend_keys`], [`Authority::follow`]).
+
+mod authority;
+mod cache;
+mod claims;
+mod clock;
+mod context;
+mod data;
+mod ending;
+mod events;
+mod feed;
+mod hashing;
+mod keyring;
+mod opening;
+mod refreshing;
+mod settings;
+mod signin;
+mod subjects;
+mod sweep;
+mod throttle;
+mod tokens;
+mod touch;
+mod transact;
+mod users;
+mod verify;
+
+pub use authority::{Authority, OpenError, RootKey, StoreSecret};
+pub use cache::Meters;
+pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
+pub use context::{Context, Error, Unavailable};
+pub use data::{DataView, IfMatch};
+pub use ending::{Ended, EndedMany};
+pub use events::{EventFilter, EventOrder, EventPage, EventView};
+pub use opening::{AccessToken, Carried, OpenRequest, Opened};
+pub use settings::{LoginLimits, OnLimit, Settings, VerifySettings};
+pub use signin::{Login, Ticket};
+pub use subjects::{SubjectPatch, SubjectView};
+pub use sweep::Swept;
+pub use tokens::{ApiKeyIdentity, Introspection};
+pub use users::{NewUser, UserPage, UserPatch, UserView};
+pub use verify::{Credential, Listed, SessionPage, Verified, Via};
+
+pub use cloakroom_core as core;
+pub use cloakroom_store as store;

@@ -5,6 +5,7 @@
 
 pub mod cookie;
 pub mod csrf;
+pub mod event;
 pub mod forwarded;
 pub mod given;
 pub mod identifier;
@@ -16,8 +17,12 @@ pub mod origin;
 pub mod password;
 pub mod policy;
 pub mod rate;
+pub mod refresh;
+pub mod refusal;
 pub mod return_to;
+pub mod session;
 pub mod store_key;
+pub mod subject;
 pub mod token;
 pub mod types;
 

@@ -341,18 +341,23 @@ impl Session {
     /// When the session is over if nothing more is heard of it: no verification succeeds from
     /// then on.
     pub fn refused_from(&self) -> Timestamp {
+        self.refused_from_when_seen(self.last_seen_at)
+    }
+
+    fn refused_from_when_seen(&self, seen_at: Timestamp) -> Timestamp {
         match &self.holder {
             // Uses within the slack of the stored instant were not written down.
             Holder::Cookie { .. } => {
-                self.idle_expires_at().plus(self.touch_slack()).min(self.expires_at)
+                let seen_at = seen_at.max(self.last_seen_at);
+                seen_at.plus(self.idle_timeout).plus(self.touch_slack()).min(self.expires_at)
             }
             Holder::Refresh(_) => self.idle_expires_at(),
         }
     }
 
-    /// Whether a use at `now` is to be written down.
-    pub fn wants_touch(&self, now: Timestamp) -> bool {
-        now.since(self.last_seen_at) > self.touch_slack()
+    /// Whether a use at `now` is to be written down, where the last known one was at `seen_at`.
+    pub fn wants_touch(&self, seen_at: Timestamp, now: Timestamp) -> bool {
+        now.since(seen_at.max(self.last_seen_at)) > self.touch_slack()
     }
 
     /// Whether the session lives at `now`; if not, since when and why.
@@ -361,6 +366,17 @@ impl Session {
     /// names it.
     pub fn standing(
         &self,
+        subject: Option<&SubjectState>,
+        partition: &PartitionState,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
+        self.standing_when_seen(self.last_seen_at, subject, partition, now)
+    }
+
+    /// The same where a use at `seen_at` is known and not yet written down.
+    pub fn standing_when_seen(
+        &self,
+        seen_at: Timestamp,
         subject: Option<&SubjectState>,
         partition: &PartitionState,
         now: Timestamp,
@@ -383,7 +399,7 @@ impl Session {
         if now >= self.expires_at {
             return ended(self.expires_at, EndReason::AbsoluteTimeout);
         }
-        let idle_end = self.refused_from();
+        let idle_end = self.refused_from_when_seen(seen_at);
         if now >= idle_end {
             return ended(idle_end, EndReason::IdleTimeout);
         }
@@ -459,6 +475,38 @@ impl Session {
             CookieMatch::Genuine
         } else {
             CookieMatch::Ahead
+        }
+    }
+}
+
+impl Session {
+    /// Whether a presented refresh token, whose tag was checked, is the session's current one or
+    /// the one before.
+    pub fn holds_refresh(&self, presented: &OpaqueToken) -> bool {
+        let Holder::Refresh(refresh) = &self.holder else { return false };
+        if presented.lineage != refresh.lineage {
+            return false;
+        }
+        let secret = presented.secret.expose();
+        if presented.generation == refresh.generation {
+            return refresh.current.matches(secret);
+        }
+        match &refresh.predecessor {
+            Some(predecessor) if presented.generation.checked_add(1) == Some(refresh.generation) => {
+                predecessor.secret.matches(secret)
+            }
+            Some(_) | None => false,
+        }
+    }
+}
+
+impl Session {
+    /// Whether a presented opaque token, whose tag was checked, is one that holds the session.
+    pub fn proves(&self, presented: &OpaqueToken) -> bool {
+        match presented.kind {
+            OpaqueKind::Session => self.match_cookie(presented) == CookieMatch::Genuine,
+            OpaqueKind::Refresh => self.holds_refresh(presented),
+            OpaqueKind::ApiKey => false,
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct SubjectState {
 
 impl SubjectState {
     /// A subject that was never heard of before.
-    pub const fn new(subject: Subject) -> Self {
+    pub fn new(subject: Subject) -> Self {
         Self {
             subject,
             epoch: 0,

@@ -1,0 +1,261 @@
+//! The authority: a store, the operator's settings, and everything a node keeps in memory.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use aws_lc_rs::digest;
+use cloakroom_core::keys::KeyRing;
+use cloakroom_core::store_key::{DerivedKeys, MasterKey, StoreKey, WrongMasterKey};
+use cloakroom_core::subject::PartitionState;
+use cloakroom_core::token::access::{AccessClaims, Expectation};
+use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
+use cloakroom_core::types::{
+    Partition, Secret, Sid, Subject, Timestamp, TokenHash,
+};
+use cloakroom_store::record::StoreSettings;
+use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
+use moka::sync::Cache as Lru;
+
+use crate::cache::Cache;
+use crate::clock::{Clock, Entropy, draw};
+use crate::context::{Error, Unavailable};
+use crate::events::Reports;
+use crate::feed::Followed;
+use crate::hashing::HashPool;
+use crate::settings::Settings;
+use crate::touch::Touches;
+
+/// The master key, and the one before it while it is being changed.
+#[derive(Debug)]
+pub struct StoreSecret {
+    /// The key that wraps the store's own.
+    pub master: MasterKey,
+    /// The key before, still taken.
+    pub previous: Option<MasterKey>,
+}
+
+/// Why an authority can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The master key is not this store's.
+    #[error(transparent)]
+    WrongMasterKey(#[from] WrongMasterKey),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored can't be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable(Unavailable::Store(error)) => Self::Store(error),
+            other => Self::Unusable(other.to_string()),
+        }
+    }
+}
+
+/// A node's own API key, with all scopes. It belongs to the node, not to the store.
+#[derive(Debug)]
+pub struct RootKey(Secret<String>);
+
+impl RootKey {
+    /// The key as it was written to the node's file.
+    pub fn from_text(text: &str) -> Self {
+        Self(Secret::new(text.to_owned()))
+    }
+
+    /// The key's text: a secret, for the node's file.
+    pub fn expose_text(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// The session authority over a store.
+pub struct Authority<S> {
+    pub(crate) store: S,
+    pub(crate) settings: Settings,
+    pub(crate) keys: DerivedKeys,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) cache: Cache,
+    /// Access tokens whose signature was checked and that weren't denied, by digest of all bytes.
+    pub(crate) access_tokens: Lru<[u8; 32], Arc<AccessClaims>>,
+    pub(crate) ring: RwLock<Arc<KeyRing>>,
+    pub(crate) touches: Touches,
+    pub(crate) reports: Reports,
+    pub(crate) followed: Followed,
+    pub(crate) hashing: HashPool,
+    pub(crate) root_key: RwLock<Option<TokenHash>>,
+    gateway_audience: [String; 1],
+}
+
+impl<S: Store> Authority<S> {
+    /// Opens an authority over a store; a store without one is set up first.
+    pub async fn open(
+        store: S,
+        settings: Settings,
+        secret: StoreSecret,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, OpenError> {
+        let store_key = store_key(&store, &secret, &*clock, &*entropy).await?;
+        let keys = DerivedKeys::derive(&store_key);
+        let capacity = settings.verify.capacity;
+        let shared = settings.hs256_secret.as_ref();
+        let ring = KeyRing::new(Vec::new(), &keys, shared)
+            .map_err(|fault| OpenError::Unusable(fault.to_string()))?;
+        let authority = Self {
+            cache: Cache::new(store.partitions(), capacity),
+            access_tokens: Lru::new(capacity),
+            ring: RwLock::new(Arc::new(ring)),
+            touches: Touches::default(),
+            reports: Reports::default(),
+            followed: Followed::new(store.partitions()),
+            hashing: HashPool::new(settings.password_pool, settings.argon2),
+            root_key: RwLock::new(None),
+            gateway_audience: [settings.gateway_audience.clone()],
+            store,
+            settings,
+            keys,
+            clock,
+            entropy,
+        };
+        authority.tend_keys().await?;
+        Ok(authority)
+    }
+
+    /// What the operator decided.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The store.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The keys derived from the store's own.
+    pub fn keys(&self) -> &DerivedKeys {
+        &self.keys
+    }
+
+    /// The authority's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Makes a root key for this node.
+    pub fn generate_root_key(&self) -> RootKey {
+        let sid = Sid::new(self.now(), Partition::ZERO, draw(&*self.entropy));
+        let secret = Secret::new(draw(&*self.entropy));
+        let kind = OpaqueKind::ApiKey;
+        let token = OpaqueToken { kind, sid, lineage: 0, generation: 0, secret };
+        RootKey(token.encode(&self.keys))
+    }
+
+    /// Takes this node's root key from now on.
+    pub fn set_root_key(&self, key: &RootKey) {
+        let hash = TokenHash::of(key.expose_text().as_bytes());
+        *self.root_key.write().unwrap_or_else(PoisonError::into_inner) = Some(hash);
+    }
+
+    /// Whether the store answers.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let deadline = self.now().plus(self.settings.store_timeout);
+        self.within(deadline, self.store.now()).await??;
+        let loaded = self.load(Partition::ZERO, &[Key::Partition, Key::Settings]).await?;
+        loaded.partition()?;
+        Ok(())
+    }
+
+    pub(crate) fn partition_of(&self, subject: &Subject) -> Partition {
+        self.keys.partition_of(subject, self.store.partitions())
+    }
+
+    pub(crate) fn ring(&self) -> Result<Arc<KeyRing>, Error> {
+        Ok(Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// What an access token for this authority must say at `now`.
+    pub(crate) fn expectation(&self, now: Timestamp) -> Expectation<'_> {
+        Expectation {
+            issuer: &self.settings.issuer,
+            audiences: &self.settings.audience,
+            foreign_audiences: &self.gateway_audience,
+            now,
+        }
+    }
+
+    pub(crate) fn token_digest(&self, text: &str) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        bytes
+    }
+}
+
+/// The store's own key, unwrapped; made with the store's records where there are none yet.
+async fn store_key<S: Store>(
+    store: &S,
+    secret: &StoreSecret,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Result<StoreKey, OpenError> {
+    loop {
+        let keys = [Key::StoreKey, Key::Settings];
+        let found = store.load(Partition::ZERO, &keys).await?;
+        let mut found = found.into_iter().flatten().map(|versioned| versioned.record);
+        match (found.next(), found.next()) {
+            (Some(Record::StoreKey(wrapped)), Some(Record::Settings(made))) => {
+                if made.partitions != store.partitions() {
+                    return Err(OpenError::Unusable(format!(
+                        "the store was made with {} partitions, not {}",
+                        made.partitions,
+                        store.partitions()
+                    )));
+                }
+                let unwrapped = StoreKey::unwrap(&wrapped, &secret.master);
+                return match (unwrapped, &secret.previous) {
+                    (Err(_), Some(previous)) => Ok(StoreKey::unwrap(&wrapped, previous)?),
+                    (unwrapped, _) => Ok(unwrapped?),
+                };
+            }
+            (None, None) => set_up(store, secret, clock, entropy).await?,
+            _ => return Err(OpenError::Unusable("the store's own records are incomplete".into())),
+        }
+    }
+}
+
+/// Makes a new store's records. The store's key and settings come last: while they are missing, the
+/// store is being set up, by this node or by another.
+async fn set_up<S: Store>(
+    store: &S,
+    secret: &StoreSecret,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Result<(), OpenError> {
+    let epoch = || Record::Partition(PartitionState::default());
+    for number in 1..store.partitions() {
+        let mut batch = Batch::default();
+        batch.put(Key::Partition, Version::ZERO, epoch(), Review::Never);
+        // A conflict: it is there already.
+        store.commit(Partition(number), batch).await?;
+    }
+    let wrapped = StoreKey::from_bytes(draw(entropy))
+        .wrap(&secret.master, draw(entropy))
+        .map_err(|fault| OpenError::Unusable(fault.to_string()))?;
+    let settings = StoreSettings {
+        partitions: store.partitions(),
+        store_id: draw(entropy),
+        created_at: clock.now(),
+    };
+    let mut batch = Batch::default();
+    batch
+        .put(Key::Partition, Version::ZERO, epoch(), Review::Never)
+        .put(Key::StoreKey, Version::ZERO, Record::StoreKey(wrapped), Review::Never)
+        .put(Key::Settings, Version::ZERO, Record::Settings(settings), Review::Never);
+    match store.commit(Partition::ZERO, batch).await? {
+        Commit::Done(_) | Commit::Conflict(_) => Ok(()),
+    }
+}

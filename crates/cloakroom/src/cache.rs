@@ -1,0 +1,336 @@
+//! What a node remembers of the store, and what it must never forget too early.
+//!
+//! A filled entry is always one that was current when its read began and that nothing changed
+//! since: each partition counts what it saw change, and a fill whose count has moved is dropped.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use arc_swap::ArcSwapOption;
+use cloakroom_core::event::FeedEntry;
+use cloakroom_core::limits::ENDED_SET_KEEP;
+use cloakroom_core::rate::{Admission, Quota};
+use cloakroom_core::session::{Ending, Session};
+use cloakroom_core::subject::{Bump, PartitionState, SubjectState};
+use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
+use cloakroom_store::Key;
+use moka::sync::Cache as Lru;
+
+/// What a node counts for one session; none of it is stored.
+#[derive(Debug, Default)]
+pub struct Meters {
+    verify: AtomicU64,
+    session: AtomicU64,
+    seen_at: AtomicI64,
+    queued: std::sync::atomic::AtomicBool,
+    assertion: Mutex<Option<Assertion>>,
+}
+
+/// A gateway's assertion, for as long as it may be handed out.
+#[derive(Clone, Debug)]
+pub(crate) struct Assertion {
+    pub(crate) token: Arc<Secret<String>>,
+    /// Of the claims it was made of.
+    pub(crate) made_of: (Timestamp, u64),
+    pub(crate) fresh_until: Timestamp,
+    pub(crate) session: Arc<Session>,
+    pub(crate) subject: Option<Arc<SubjectState>>,
+    pub(crate) kid: String,
+}
+
+impl Meters {
+    /// Counts a verification against `limit.verify`.
+    pub fn admit_verify(&self, quota: &Quota, now: Timestamp) -> Admission {
+        admit(&self.verify, quota, now)
+    }
+
+    /// Counts a request against `limit.session`.
+    pub fn admit_session(&self, quota: &Quota, now: Timestamp) -> Admission {
+        admit(&self.session, quota, now)
+    }
+
+    /// The last use that this node saw.
+    pub(crate) fn seen_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.seen_at.load(Ordering::Relaxed))
+    }
+
+    /// Notes a use; true when it is the first since the last [`Meters::take_queued`].
+    pub(crate) fn note_use(&self, now: Timestamp) -> bool {
+        self.seen_at.fetch_max(now.as_millis(), Ordering::Relaxed);
+        !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn take_queued(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    /// Lets go of the noted use: it came too late to count.
+    pub(crate) fn forget_use(&self) {
+        self.seen_at.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn assertion(&self) -> MutexGuard<'_, Option<Assertion>> {
+        self.assertion.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts one request in a shared GCRA state.
+fn admit(state: &AtomicU64, quota: &Quota, now: Timestamp) -> Admission {
+    let mut seen = state.load(Ordering::Relaxed);
+    loop {
+        let admission = quota.admit(seen, now);
+        let Admission::Admitted { state: next, .. } = admission else { return admission };
+        match state.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return admission,
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// A session as cached, with the node's own counters.
+#[derive(Clone, Debug)]
+pub(crate) struct CachedSession {
+    pub(crate) session: Arc<Session>,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// What was seen to end lately: a slower read must not bring it back.
+#[derive(Debug, Default)]
+struct Recent {
+    sessions: HashMap<Sid, (Ending, Timestamp)>,
+    subjects: HashMap<Subject, (Bump, Option<Sid>, Timestamp)>,
+    denied: HashMap<String, Timestamp>,
+    swept_at: Timestamp,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Counts what was seen to change here.
+    changes: AtomicU64,
+    recent: RwLock<Recent>,
+    state: ArcSwapOption<PartitionState>,
+    /// When this partition's log was last read to its end: the instant that reading began.
+    fresh_at: AtomicI64,
+}
+
+/// The node's memory.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    sessions: Lru<Sid, CachedSession>,
+    meters: Lru<Sid, Arc<Meters>>,
+    subjects: Lru<Subject, Arc<SubjectState>>,
+    slots: Vec<Slot>,
+}
+
+/// Taken before a read; a fill by it counts only if nothing changed since.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    partition: Partition,
+    changes: u64,
+}
+
+impl Cache {
+    pub(crate) fn new(partitions: u16, capacity: u64) -> Self {
+        let slot = || Slot {
+            changes: AtomicU64::new(0),
+            recent: RwLock::default(),
+            state: ArcSwapOption::empty(),
+            fresh_at: AtomicI64::new(0),
+        };
+        Self {
+            sessions: Lru::new(capacity),
+            meters: Lru::new(capacity),
+            subjects: Lru::new(capacity),
+            slots: (0..partitions).map(|_| slot()).collect(),
+        }
+    }
+
+    fn slot(&self, partition: Partition) -> Option<&Slot> {
+        self.slots.get(usize::from(partition.0))
+    }
+
+    pub(crate) fn session(&self, sid: Sid) -> Option<CachedSession> {
+        self.sessions.get(&sid)
+    }
+
+    pub(crate) fn subject(&self, subject: &Subject) -> Option<Arc<SubjectState>> {
+        self.subjects.get(subject)
+    }
+
+    pub(crate) fn partition(&self, partition: Partition) -> Option<Arc<PartitionState>> {
+        self.slot(partition).and_then(|slot| slot.state.load_full())
+    }
+
+    /// This node's counters of a session.
+    pub(crate) fn meters(&self, sid: Sid) -> Arc<Meters> {
+        self.meters.get_with(sid, Arc::default)
+    }
+
+    /// When the partition's log was last read to its end.
+    pub(crate) fn fresh_at(&self, partition: Partition) -> Timestamp {
+        let millis = self.slot(partition).map_or(0, |slot| slot.fresh_at.load(Ordering::Acquire));
+        Timestamp::from_millis(millis)
+    }
+
+    /// Notes that the partition's log was read to its end by a reading that began at `at`.
+    pub(crate) fn refreshed(&self, partition: Partition, at: Timestamp) {
+        if let Some(slot) = self.slot(partition) {
+            slot.fresh_at.fetch_max(at.as_millis(), Ordering::AcqRel);
+        }
+    }
+
+    /// To be taken before a read whose result is to be cached.
+    pub(crate) fn mark(&self, partition: Partition) -> Mark {
+        let changes = self.slot(partition).map_or(0, |slot| slot.changes.load(Ordering::Acquire));
+        Mark { partition, changes }
+    }
+
+    /// Remembers what was read since `mark`, unless something changed meanwhile.
+    pub(crate) fn fill(
+        &self,
+        mark: Mark,
+        session: Option<&CachedSession>,
+        subject: Option<&Arc<SubjectState>>,
+        partition: &Arc<PartitionState>,
+    ) {
+        let Some(slot) = self.slot(mark.partition) else { return };
+        // Held while filling: whoever notes a change waits, then evicts what was filled.
+        let _recent = slot.recent.read().unwrap_or_else(PoisonError::into_inner);
+        if slot.changes.load(Ordering::Acquire) != mark.changes {
+            return;
+        }
+        if let Some(cached) = session {
+            self.sessions.insert(cached.session.sid, cached.clone());
+        }
+        if let Some(subject) = subject {
+            self.subjects.insert(subject.subject.clone(), Arc::clone(subject));
+        }
+        slot.state.store(Some(Arc::clone(partition)));
+    }
+
+    /// Drops what a commit of unknown outcome may have changed.
+    pub(crate) fn forget(&self, partition: Partition, keys: &[Key]) {
+        self.note(partition, |_| {});
+        for key in keys {
+            match key {
+                Key::Session(sid) => self.sessions.invalidate(sid),
+                Key::Subject(subject) => self.subjects.invalidate(subject),
+                Key::Partition => self.forget_partition(partition),
+                Key::Data(_)
+                | Key::Index(_)
+                | Key::User(_)
+                | Key::Identifier(_)
+                | Key::DeniedToken(_)
+                | Key::Throttle(_)
+                | Key::SigningKey(_)
+                | Key::ApiKey(_)
+                | Key::StoreKey
+                | Key::Settings => {}
+            }
+        }
+    }
+
+    /// Drops everything that is cached of a partition, and all that is cached at all of sessions:
+    /// the log went back.
+    pub(crate) fn forget_all(&self, partition: Partition) {
+        self.note(partition, |_| {});
+        self.forget_partition(partition);
+        self.sessions.invalidate_all();
+        self.subjects.invalidate_all();
+    }
+
+    fn forget_partition(&self, partition: Partition) {
+        if let Some(slot) = self.slot(partition) {
+            slot.state.store(None);
+        }
+    }
+
+    fn note(&self, partition: Partition, change: impl FnOnce(&mut Recent)) {
+        let Some(slot) = self.slot(partition) else { return };
+        let mut recent = slot.recent.write().unwrap_or_else(PoisonError::into_inner);
+        slot.changes.fetch_add(1, Ordering::AcqRel);
+        change(&mut recent);
+    }
+
+    /// Applies an entry of a partition's feed.
+    pub(crate) fn apply(&self, partition: Partition, entry: &FeedEntry, now: Timestamp) {
+        self.note(partition, |recent| recent.note(entry, now));
+        match entry {
+            FeedEntry::SessionEnded { sid, .. }
+            | FeedEntry::SessionSteppedUp { sid, .. }
+            | FeedEntry::SessionChanged { sid } => self.sessions.invalidate(sid),
+            FeedEntry::SubjectRaised { subject, except, .. } => {
+                self.subjects.invalidate(subject);
+                if let Some(sid) = except {
+                    self.sessions.invalidate(sid);
+                }
+            }
+            FeedEntry::SubjectChanged { subject } => self.subjects.invalidate(subject),
+            FeedEntry::AllEnded { .. } => self.forget_partition(partition),
+            FeedEntry::TokenDenied { .. }
+            | FeedEntry::KeyChanged { .. }
+            | FeedEntry::RecordChanged => {}
+        }
+    }
+
+    /// Whether the feed said that this session is over, whatever a read says of it.
+    pub(crate) fn ended_lately(&self, session: &Session) -> Option<Ending> {
+        let slot = self.slot(session.sid.partition())?;
+        let recent = slot.recent.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((ending, _)) = recent.sessions.get(&session.sid) {
+            return Some(*ending);
+        }
+        let (bump, except, _) = recent.subjects.get(session.subject.as_ref()?)?;
+        let spared = *except == Some(session.sid) || session.subject_epoch >= bump.epoch;
+        let ending = Ending { at: bump.at, reason: bump.reason, successor: None };
+        (!spared).then_some(ending)
+    }
+
+    /// Whether this token was denied lately.
+    pub(crate) fn denied_lately(&self, partition: Partition, jti: &str) -> bool {
+        let Some(slot) = self.slot(partition) else { return false };
+        let recent = slot.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.denied.contains_key(jti)
+    }
+}
+
+impl Recent {
+    fn note(&mut self, entry: &FeedEntry, now: Timestamp) {
+        self.prune(now);
+        match entry {
+            FeedEntry::SessionEnded { sid, reason, .. } => {
+                let ending = Ending { at: now, reason: *reason, successor: None };
+                self.sessions.entry(*sid).or_insert((ending, now)).1 = now;
+            }
+            FeedEntry::SubjectRaised { subject, epoch, except, reason } => {
+                let bump = Bump { epoch: *epoch, at: now, reason: *reason };
+                let known = self.subjects.get(subject);
+                if known.is_none_or(|(old, ..)| old.epoch < *epoch) {
+                    self.subjects.insert(subject.clone(), (bump, *except, now));
+                }
+            }
+            FeedEntry::TokenDenied { jti, until } => {
+                self.denied.insert(jti.clone(), *until);
+            }
+            FeedEntry::SessionSteppedUp { .. }
+            | FeedEntry::KeyChanged { .. }
+            | FeedEntry::AllEnded { .. }
+            | FeedEntry::SessionChanged { .. }
+            | FeedEntry::SubjectChanged { .. }
+            | FeedEntry::RecordChanged => {}
+        }
+    }
+
+    /// Lets go of what no read can be slow enough to undo.
+    fn prune(&mut self, now: Timestamp) {
+        if now.since(self.swept_at) < ENDED_SET_KEEP / 4 {
+            return;
+        }
+        self.swept_at = now;
+        let old = now.minus(ENDED_SET_KEEP);
+        self.sessions.retain(|_, (_, noted)| *noted > old);
+        self.subjects.retain(|_, (.., noted)| *noted > old);
+        self.denied.retain(|_, until| *until > now);
+    }
+}

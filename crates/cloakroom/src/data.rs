@@ -1,0 +1,127 @@
+//! A session's data: versioned, so that no update is lost.
+
+use cloakroom_core::event::{EventKind, FeedEntry};
+use cloakroom_core::json::merge_patch;
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::session::Object;
+use cloakroom_core::types::Sid;
+use cloakroom_store::{Batch, Key, Record, Review, Store, Version};
+
+use crate::authority::Authority;
+use crate::claims::check_size;
+use crate::context::{Context, Error};
+use crate::ending::kin;
+use crate::transact::{Decision, Loaded};
+
+/// A session's data and its version.
+#[derive(Clone, Debug)]
+pub struct DataView {
+    /// The data.
+    pub data: Object,
+    /// Its version; zero where nothing was ever stored.
+    pub version: Version,
+}
+
+/// The condition of a write (RFC 9110 section 13.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// None was made.
+    Any,
+    /// There must be data.
+    Exists,
+    /// The data must have this version.
+    Version(Version),
+}
+
+impl<S: Store> Authority<S> {
+    /// A live session's data.
+    pub async fn data(&self, sid: Sid) -> Result<DataView, Error> {
+        self.with_data(sid, |loaded, view| {
+            let _ = loaded;
+            Ok(Decision::Done(view))
+        })
+        .await
+    }
+
+    /// Replaces a live session's data.
+    pub async fn put_data(
+        &self,
+        sid: Sid,
+        data: Object,
+        condition: IfMatch,
+        ctx: &Context,
+    ) -> Result<DataView, Error> {
+        check_size(&data, self.settings.max_data)?;
+        self.change_data(sid, condition, ctx, |current| *current = data.clone()).await
+    }
+
+    /// Changes a live session's data by a merge patch (RFC 7396), atomically.
+    pub async fn patch_data(
+        &self,
+        sid: Sid,
+        patch: &Object,
+        condition: IfMatch,
+        ctx: &Context,
+    ) -> Result<DataView, Error> {
+        self.change_data(sid, condition, ctx, |current| merge_patch(current, patch)).await
+    }
+
+    async fn change_data(
+        &self,
+        sid: Sid,
+        condition: IfMatch,
+        ctx: &Context,
+        change: impl Fn(&mut Object) + Send,
+    ) -> Result<DataView, Error> {
+        let changed = self.with_data(sid, |loaded, view| {
+            let met = match condition {
+                IfMatch::Any => true,
+                IfMatch::Exists => view.version != Version::ZERO,
+                IfMatch::Version(version) => view.version == version,
+            };
+            if !met {
+                return Err(Refusal::PreconditionFailed.into());
+            }
+            let mut view = view;
+            change(&mut view.data);
+            check_size(&view.data, self.settings.max_data)?;
+            let mut batch = Batch::default();
+            // The session must still be as it was judged: nothing is saved onto an ended one.
+            batch.expect(Key::Session(sid), loaded.version(&Key::Session(sid)));
+            batch.put(Key::Data(sid), view.version, Record::Data(view.data.clone()), Review::Never);
+            batch.feed(FeedEntry::SessionChanged { sid });
+            let subject = loaded.session(sid).and_then(|session| session.subject.as_ref());
+            let kind = EventKind::SessionDataChanged;
+            batch.audit(ctx.event(kind, loaded.now, Some(sid), subject));
+            Ok(Decision::Commit(batch, view))
+        });
+        changed.await
+    }
+
+    async fn with_data(
+        &self,
+        sid: Sid,
+        mut decide: impl FnMut(&Loaded, DataView) -> Result<Decision<DataView>, Error> + Send,
+    ) -> Result<DataView, Error> {
+        if sid.partition().0 >= self.store.partitions() {
+            return Err(Refusal::NotFound.into());
+        }
+        let keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
+        let judged = |loaded: &Loaded| {
+            let session = loaded.session(sid).ok_or(Refusal::NotFound)?;
+            if let Some(missing) = kin(session, loaded) {
+                return Ok(Decision::Load(missing));
+            }
+            session
+                .standing(loaded.subject_of(session)?, loaded.partition()?, loaded.now)
+                .map_err(|ending| Refusal::SessionEnded(ending.reason))?;
+            let data = loaded.data(sid).cloned().unwrap_or_default();
+            decide(loaded, DataView { data, version: loaded.version(&Key::Data(sid)) })
+        };
+        let (mut view, committed) = self.transact(sid.partition(), keys, judged).await?;
+        if let Some(committed) = committed {
+            view.version = committed.tick;
+        }
+        Ok(view)
+    }
+}

@@ -1,0 +1,455 @@
+//! Ending sessions: one, one's own, a subject's, all there are. Ended is final.
+
+use cloakroom_core::event::{EventKind, FeedEntry};
+use cloakroom_core::limits::{REASON_CHARS_MAX, TOKEN_LEEWAY};
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::session::{EndReason, Ending, Session};
+use cloakroom_core::subject::SubjectState;
+use cloakroom_core::token::TokenRefusal;
+use cloakroom_core::token::access::{self, jti_partition};
+use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
+use cloakroom_core::token::Looks;
+use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
+use cloakroom_store::record::DeniedToken;
+use cloakroom_store::{Batch, Committed, Durability, Key, Record, Review, Store, Version};
+
+use crate::authority::Authority;
+use crate::context::{Context, Error};
+use crate::opening::ended_feed;
+use crate::transact::{Decision, Loaded};
+use crate::verify::{Credential, Verified};
+
+/// An ending that took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What the store promises about it.
+    pub durability: Durability,
+}
+
+/// Endings of many sessions by one change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedMany {
+    /// How many live sessions it ended.
+    pub revoked: usize,
+    /// What the store promises about it.
+    pub durability: Durability,
+}
+
+/// Why a session is closed, and what takes its place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Closing {
+    pub(crate) reason: EndReason,
+    pub(crate) successor: Option<Sid>,
+}
+
+impl From<EndReason> for Closing {
+    fn from(reason: EndReason) -> Self {
+        Self { reason, successor: None }
+    }
+}
+
+impl<S: Store> Authority<S> {
+    /// Adds the ending of a live session to a batch, with its feed entry and event.
+    pub(crate) fn close(
+        &self,
+        batch: &mut Batch,
+        session: &Session,
+        loaded: &Loaded,
+        closing: Closing,
+        ctx: &Context,
+    ) {
+        self.close_saying(batch, session, loaded, closing, None, ctx);
+    }
+
+    fn close_saying(
+        &self,
+        batch: &mut Batch,
+        session: &Session,
+        loaded: &Loaded,
+        closing: Closing,
+        words: Option<&str>,
+        ctx: &Context,
+    ) {
+        let Closing { reason, successor } = closing;
+        let now = loaded.now;
+        let ended = session.clone().ended(Ending { at: now, reason, successor });
+        let key = Key::Session(session.sid);
+        let review = Review::At(now.plus(self.settings.keep_ended));
+        let version = loaded.version(&key);
+        batch.put(key, version, Record::Session(Box::new(ended)), review);
+        // The data goes with the session, unless a successor may take it over.
+        let data = Key::Data(session.sid);
+        if successor.is_none() && loaded.version(&data) != Version::ZERO {
+            batch.delete(data.clone(), loaded.version(&data));
+        }
+        batch.feed(ended_feed(session, reason, self.forget_at(now)));
+        let mut event = ctx.event(
+            EventKind::SessionEnded,
+            now,
+            Some(session.sid),
+            session.subject.as_ref(),
+        );
+        let words = words.map(|words| words.chars().take(REASON_CHARS_MAX).collect::<String>());
+        event.reason = Some(match words {
+            Some(words) if !words.is_empty() => format!("{}: {words}", reason.as_str()),
+            Some(_) | None => reason.as_str().to_owned(),
+        });
+        batch.audit(event);
+    }
+
+    /// Takes a session out of its subject's index.
+    pub(crate) fn leave_index(&self, batch: &mut Batch, session: &Session, loaded: &Loaded) {
+        let Some(subject) = &session.subject else { return };
+        let key = Key::Index(subject.clone());
+        let version = loaded.version(&key);
+        if version == Version::ZERO || !loaded.index(subject).contains(&session.sid) {
+            return;
+        }
+        let mut sids = loaded.index(subject).to_vec();
+        sids.retain(|sid| *sid != session.sid);
+        batch.put(key, version, Record::Index(sids), Review::Never);
+    }
+
+    /// Until when a verifier must remember an ending at `now`: no token of it is valid after.
+    pub(crate) fn forget_at(&self, now: Timestamp) -> Timestamp {
+        now.plus(self.settings.access_ttl).plus(TOKEN_LEEWAY * 2)
+    }
+
+    /// Ends a session. `None`: it is over already, or unknown.
+    pub(crate) async fn end_with(
+        &self,
+        sid: Sid,
+        closing: Closing,
+        words: Option<&str>,
+        ctx: &Context,
+    ) -> Result<Option<Ended>, Error> {
+        let partition = sid.partition();
+        if partition.0 >= self.store.partitions() {
+            return Ok(None);
+        }
+        let keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
+        let decide = |loaded: &Loaded| {
+            let Some(session) = loaded.session(sid) else { return Ok(Decision::Done(false)) };
+            if let Some(missing) = kin(session, loaded) {
+                return Ok(Decision::Load(missing));
+            }
+            let subject = loaded.subject_of(session)?;
+            if session.standing(subject, loaded.partition()?, loaded.now).is_err() {
+                return Ok(Decision::Done(false));
+            }
+            let mut batch = Batch::default();
+            self.close_saying(&mut batch, session, loaded, closing, words, ctx);
+            self.leave_index(&mut batch, session, loaded);
+            Ok(Decision::Commit(batch, true))
+        };
+        let (_, committed) = self.transact(partition, keys, decide).await?;
+        Ok(committed.map(|committed| Ended { durability: committed.durability }))
+    }
+
+    /// Whose session a carried credential proves, live or not. Faults are faults; a dead or
+    /// forged one proves nothing.
+    ///
+    /// A genuine access token counts even when it has expired.
+    pub(crate) async fn holder_of(
+        &self,
+        credential: Credential<'_>,
+    ) -> Result<Option<Sid>, Error> {
+        let (kind, text) = match credential {
+            Credential::Cookie(text) => (OpaqueKind::Session, text),
+            Credential::Refresh(text) => (OpaqueKind::Refresh, text),
+            Credential::Access(text) => return self.holder_of_access(text).await,
+        };
+        let Ok(token) = OpaqueToken::parse(kind, text, &self.keys) else { return Ok(None) };
+        if token.sid.partition().0 >= self.store.partitions() {
+            return Ok(None);
+        }
+        let loaded = self.load(token.sid.partition(), &[Key::Session(token.sid)]).await?;
+        let proven = loaded.session(token.sid).is_some_and(|session| session.proves(&token));
+        Ok(proven.then_some(token.sid))
+    }
+
+    async fn holder_of_access(&self, text: &str) -> Result<Option<Sid>, Error> {
+        let ring = self.ring()?;
+        let claims = match access::verify(text, &ring, &self.expectation(self.now())) {
+            Ok(claims) => claims,
+            Err(TokenRefusal::Expired(claims)) => *claims,
+            Err(TokenRefusal::Invalid | TokenRefusal::WrongType | TokenRefusal::KeyRevoked) => {
+                return Ok(None);
+            }
+        };
+        let partition = claims.sid.partition();
+        if partition.0 >= self.store.partitions() {
+            return Ok(None);
+        }
+        let keys = [Key::Session(claims.sid), Key::DeniedToken(claims.jti.as_str().into())];
+        let loaded = self.load(partition, &keys).await?;
+        let denied = loaded.get(&keys[1]).is_some();
+        let Some(session) = loaded.session(claims.sid) else { return Ok(None) };
+        let genuine = !denied
+            && session.subject.as_ref() == Some(&claims.subject)
+            && claims.epoch == session.subject_epoch
+            && claims.auth_time.as_secs() >= session.auth_time.as_secs();
+        Ok(genuine.then_some(claims.sid))
+    }
+
+    /// Signs out the session that a credential proves. `None`: there was nothing to end.
+    ///
+    /// A genuine access token ends its session even when it has expired; a forged or superseded
+    /// credential ends nothing.
+    pub async fn logout(
+        &self,
+        credential: Credential<'_>,
+        ctx: &Context,
+    ) -> Result<Option<Ended>, Error> {
+        let Some(sid) = self.holder_of(credential).await? else { return Ok(None) };
+        self.end_with(sid, EndReason::SignedOut.into(), None, ctx).await
+    }
+
+    /// Ends the session that a token of any kind proves (RFC 7009 section 2.1): holding it is
+    /// enough, and the session's other tokens go with it.
+    pub async fn revoke_token(&self, token: &str, ctx: &Context) -> Result<Option<Ended>, Error> {
+        let credential = match Looks::of(token) {
+            Looks::Opaque(OpaqueKind::Session) => Credential::Cookie(token),
+            Looks::Opaque(OpaqueKind::Refresh) => Credential::Refresh(token),
+            Looks::Jwt => Credential::Access(token),
+            Looks::Opaque(OpaqueKind::ApiKey) | Looks::Csrf | Looks::Unknown => return Ok(None),
+        };
+        self.logout(credential, ctx).await
+    }
+
+    /// Ends one of the user's own sessions. Another's and an unknown one are not told apart.
+    pub async fn end_own(
+        &self,
+        verified: &Verified,
+        sid: Sid,
+        ctx: &Context,
+    ) -> Result<Ended, Error> {
+        let user = verified.user()?.clone();
+        may_end_others(verified, sid)?;
+        if sid.partition() != self.partition_of(&user) {
+            return Err(Refusal::NotFound.into());
+        }
+        let loaded = self.load(sid.partition(), &[Key::Session(sid)]).await?;
+        let own = loaded.session(sid).is_some_and(|s| s.subject.as_ref() == Some(&user));
+        if !own {
+            return Err(Refusal::NotFound.into());
+        }
+        let reason = if sid == verified.session.sid {
+            EndReason::SignedOut
+        } else {
+            EndReason::SignedOutElsewhere
+        };
+        let ended = self.end_with(sid, reason.into(), None, ctx).await?;
+        Ok(ended.ok_or(Refusal::NotFound)?)
+    }
+
+    /// Ends all of the user's sessions in one write; the current one may stay, and takes the new
+    /// epoch along in the same commit.
+    pub async fn end_all_own(
+        &self,
+        verified: &Verified,
+        keep_current: bool,
+        ctx: &Context,
+    ) -> Result<EndedMany, Error> {
+        let user = verified.user()?;
+        if verified.session.actor.is_some() {
+            return Err(ON_BEHALF.into());
+        }
+        let keep = keep_current.then_some(verified.session.sid);
+        self.raise(user, EndReason::SignedOutEverywhere, keep, ctx, |_| {}).await
+    }
+
+    /// Signs a subject out everywhere, sign-ins in flight included.
+    pub async fn end_subject(
+        &self,
+        subject: &Subject,
+        ctx: &Context,
+    ) -> Result<EndedMany, Error> {
+        self.raise(subject, EndReason::SignedOutEverywhere, None, ctx, |_| {}).await
+    }
+
+    /// Raises a subject's epoch: one write ends every session opened so far, and every sign-in
+    /// whose credentials were checked before. `change` is made to the record in the same commit.
+    pub(crate) async fn raise(
+        &self,
+        subject: &Subject,
+        reason: EndReason,
+        keep: Option<Sid>,
+        ctx: &Context,
+        change: impl Fn(&mut SubjectState) + Send,
+    ) -> Result<EndedMany, Error> {
+        let partition = self.partition_of(subject);
+        let keys =
+            vec![Key::Partition, Key::Subject(subject.clone()), Key::Index(subject.clone())];
+        let decide = |loaded: &Loaded| {
+            if let Some(missing) = unloaded_sessions(subject, loaded) {
+                return Ok(Decision::Load(missing));
+            }
+            let mut batch = Batch::default();
+            let plan = Raise { subject, reason, keep };
+            let revoked = self.decide_raise(&mut batch, &plan, loaded, &change)?;
+            let kind = EventKind::SubjectSignedOutEverywhere;
+            let mut event = ctx.event(kind, loaded.now, keep, Some(subject));
+            event.reason = Some(reason.as_str().to_owned());
+            batch.audit(event);
+            Ok(Decision::Commit(batch, revoked))
+        };
+        let (revoked, committed) = self.transact(partition, keys, decide).await?;
+        Ok(EndedMany { revoked, durability: durability(committed) })
+    }
+
+    /// Adds the raise of a subject's epoch to a batch; says how many live sessions it ends.
+    pub(crate) fn decide_raise(
+        &self,
+        batch: &mut Batch,
+        plan: &Raise<'_>,
+        loaded: &Loaded,
+        change: &impl Fn(&mut SubjectState),
+    ) -> Result<usize, Error> {
+        let Raise { subject, reason, keep } = *plan;
+        let state = loaded.partition()?;
+        let known = loaded.subject(subject);
+        let live = |session: &&Session| session.standing(known, state, loaded.now).is_ok();
+        let sessions = loaded.index(subject).iter().filter_map(|sid| loaded.session(*sid));
+        let live: Vec<&Session> = sessions.filter(live).collect();
+        let kept = live.iter().find(|session| Some(session.sid) == keep);
+        if keep.is_some() && kept.is_none() {
+            // It ended meanwhile, so there is nobody to ask for this.
+            return Err(Refusal::SessionEnded(EndReason::SignedOutElsewhere).into());
+        }
+        let mut record = known.cloned().unwrap_or_else(|| SubjectState::new(subject.clone()));
+        record.raise(reason, loaded.now);
+        change(&mut record);
+        let epoch = record.epoch;
+        let key = Key::Subject(subject.clone());
+        batch.put(key.clone(), loaded.version(&key), Record::Subject(record), Review::Never);
+        let index = Key::Index(subject.clone());
+        let sids = kept.map(|session| session.sid).into_iter().collect();
+        batch.put(index.clone(), loaded.version(&index), Record::Index(sids), Review::Never);
+        if let Some(session) = kept {
+            let mut session = (*session).clone();
+            session.subject_epoch = epoch;
+            let key = Key::Session(session.sid);
+            let version = loaded.version(&key);
+            batch.put(key, version, Record::Session(Box::new(session)), Review::Keep);
+        }
+        let subject = subject.clone();
+        batch.feed(FeedEntry::SubjectRaised { subject, epoch, except: keep, reason });
+        Ok(live.len() - usize::from(kept.is_some()))
+    }
+
+    /// Ends a session for an operator or a backend, with words of its own for the event.
+    pub async fn end_session(
+        &self,
+        sid: Sid,
+        words: Option<&str>,
+        ctx: &Context,
+    ) -> Result<Ended, Error> {
+        let listed = self.session(sid).await?;
+        let closing = EndReason::EndedByOperator.into();
+        let ended = self.end_with(sid, closing, words, ctx).await?;
+        let already = listed.ending.map(|_| Ended { durability: Durability::Durable });
+        Ok(ended.or(already).unwrap_or(Ended { durability: Durability::Local }))
+    }
+
+    /// Ends every session there is: one epoch per partition. Repeatable; where it fails, a part
+    /// may have ended. The epochs decide; the instant is for information.
+    pub async fn end_everything(&self, ctx: &Context) -> Result<Timestamp, Error> {
+        let at = self.now();
+        for number in 0..self.store.partitions() {
+            self.end_partition(Partition(number), ctx).await?;
+        }
+        Ok(at)
+    }
+
+    async fn end_partition(&self, partition: Partition, ctx: &Context) -> Result<(), Error> {
+        let decide = |loaded: &Loaded| {
+            let mut state = *loaded.partition()?;
+            state.epoch += 1;
+            state.bumped_at = loaded.now;
+            let mut batch = Batch::default();
+            let version = loaded.version(&Key::Partition);
+            batch.put(Key::Partition, version, Record::Partition(state), Review::Never);
+            batch.feed(FeedEntry::AllEnded { at: loaded.now });
+            if partition == Partition::ZERO {
+                batch.audit(ctx.event(EventKind::AllEnded, loaded.now, None, None));
+            }
+            Ok(Decision::Commit(batch, ()))
+        };
+        self.transact(partition, vec![Key::Partition], decide).await?;
+        Ok(())
+    }
+
+    /// Denies one access token until it expires; longer than any token lives is as good as that.
+    pub async fn deny_token(
+        &self,
+        jti: &str,
+        expires_at: Timestamp,
+        ctx: &Context,
+    ) -> Result<Ended, Error> {
+        let partition = jti_partition(jti).filter(|p| p.0 < self.store.partitions());
+        let Some(partition) = partition else {
+            let why = "not the jti of a token issued here".to_owned();
+            return Err(Refusal::InvalidMember { member: "jti".into(), why }.into());
+        };
+        let key = Key::DeniedToken(jti.into());
+        let decide = |loaded: &Loaded| {
+            let until = expires_at.plus(TOKEN_LEEWAY).min(self.forget_at(loaded.now));
+            let denied = loaded.get(&key).is_some();
+            if denied || until <= loaded.now {
+                return Ok(Decision::Done(()));
+            }
+            let mut batch = Batch::default();
+            let record = Record::DeniedToken(DeniedToken { until });
+            let version = loaded.version(&key);
+            batch.put_until(key.clone(), version, record, Review::At(until), Some(until));
+            batch.feed(FeedEntry::TokenDenied { jti: jti.to_owned(), until });
+            let mut event = ctx.event(EventKind::TokenDenied, loaded.now, None, None);
+            event.reason = Some(jti.to_owned());
+            batch.audit(event);
+            Ok(Decision::Commit(batch, ()))
+        };
+        let ((), committed) = self.transact(partition, vec![key.clone()], decide).await?;
+        Ok(Ended { durability: durability(committed) })
+    }
+}
+
+/// A raise of a subject's epoch.
+#[derive(Clone, Copy)]
+pub(crate) struct Raise<'a> {
+    pub(crate) subject: &'a Subject,
+    pub(crate) reason: EndReason,
+    /// The one session that is taken along.
+    pub(crate) keep: Option<Sid>,
+}
+
+const ON_BEHALF: Refusal = Refusal::Forbidden("a session opened on behalf of a user can't do this");
+
+/// A session that somebody opened on behalf of a user ends itself only.
+fn may_end_others(verified: &Verified, sid: Sid) -> Result<(), Refusal> {
+    if verified.session.actor.is_some() && sid != verified.session.sid {
+        return Err(ON_BEHALF);
+    }
+    Ok(())
+}
+
+/// What the store promised; an answer without a commit rests on an earlier one.
+pub(crate) fn durability(committed: Option<Committed>) -> Durability {
+    committed.map_or(Durability::Durable, |committed| committed.durability)
+}
+
+/// The records beside a session's own that an ending needs, where they aren't loaded.
+pub(crate) fn kin(session: &Session, loaded: &Loaded) -> Option<Vec<Key>> {
+    let subject = session.subject.as_ref()?;
+    let keys = [Key::Subject(subject.clone()), Key::Index(subject.clone())];
+    let missing: Vec<Key> = keys.into_iter().filter(|key| !loaded.has(key)).collect();
+    (!missing.is_empty()).then_some(missing)
+}
+
+/// The sessions of a subject's index that aren't loaded.
+pub(crate) fn unloaded_sessions(subject: &Subject, loaded: &Loaded) -> Option<Vec<Key>> {
+    let sids = loaded.index(subject).iter();
+    let missing: Vec<Key> =
+        sids.map(|sid| Key::Session(*sid)).filter(|key| !loaded.has(key)).collect();
+    (!missing.is_empty()).then_some(missing)
+}

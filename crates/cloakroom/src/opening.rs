@@ -1,0 +1,450 @@
+//! Opening a session: at a sign-in, by a backend, in place of another.
+
+use std::sync::Arc;
+
+use cloakroom_core::event::{Event, EventKind, FeedEntry};
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::session::{
+    Delivery, EndReason, Ending, Epochs, Grant, Holder, Object, Session,
+};
+use cloakroom_core::subject::SubjectState;
+use cloakroom_core::token::Looks;
+use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
+use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
+use cloakroom_store::{Batch, Durability, Key, Record, Review, Store};
+
+use crate::authority::Authority;
+use crate::claims::check_size;
+use crate::clock::draw;
+use crate::context::{Context, Error};
+use crate::ending::Closing;
+use crate::settings::OnLimit;
+use crate::signin::Ticket;
+use crate::transact::{Decision, Loaded};
+use crate::verify::Credential;
+
+/// An access token, for whoever asked.
+#[derive(Debug)]
+pub struct AccessToken {
+    /// The token.
+    pub token: Secret<String>,
+    /// For how long it is valid, in seconds.
+    pub expires_in: u64,
+}
+
+/// An opened or refreshed session with its credentials, which exist nowhere else.
+#[derive(Debug)]
+pub struct Opened {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Its claims over its subject's.
+    pub claims: Object,
+    /// The session cookie's value or the refresh token.
+    pub token: Secret<String>,
+    /// The access token of a `bearer` or `split` session.
+    pub access: Option<AccessToken>,
+    /// For how long the refresh token can be used, in seconds.
+    pub refresh_expires_in: Option<u64>,
+    /// What the store promises about an ending that this brought with it.
+    pub ended: Option<Durability>,
+}
+
+/// A credential that a sign-in request carried: its session ends, whoever's it was, so that
+/// nobody is handed a session that somebody else knows (fixation).
+#[derive(Debug)]
+pub enum Carried {
+    /// A session cookie.
+    Cookie(String),
+    /// A refresh token.
+    Refresh(String),
+    /// An access token.
+    Access(String),
+}
+
+/// What a backend that signs its users in itself asks for.
+#[derive(Debug)]
+pub struct OpenRequest {
+    /// What the session is to be.
+    pub grant: Grant,
+    /// The subject's epoch as read before the credentials were checked.
+    pub epoch: Option<u64>,
+    /// A session or refresh token of the session that this one succeeds.
+    pub replaces: Option<String>,
+    /// Whether that session's data comes along.
+    pub carry_data: bool,
+    /// The session's data.
+    pub data: Option<Object>,
+}
+
+/// A session about to be opened: the same through all retries of its commit.
+pub(crate) struct Plan {
+    pub(crate) grant: Grant,
+    pub(crate) sid: Sid,
+    pub(crate) secret: Secret<[u8; 32]>,
+    pub(crate) data: Object,
+    /// What must not have moved since the credentials were checked.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+impl<S: Store> Authority<S> {
+    /// Opens a session for a backend that has checked the user itself.
+    pub async fn open_session(&self, request: OpenRequest, ctx: &Context) -> Result<Opened, Error> {
+        let OpenRequest { grant, epoch, replaces, carry_data, data } = request;
+        self.check_grant(&grant)?;
+        let mut data = data.unwrap_or_default();
+        check_size(&data, self.settings.max_data)?;
+        let partition = self.home_of(&grant);
+        let ticket = self.backend_ticket(&grant, epoch).await?;
+        let mut sid = Sid::new(self.now(), partition, draw(&*self.entropy));
+        let mut secret = Secret::new(draw(&*self.entropy));
+        let mut ended = None;
+        if let Some(text) = replaces {
+            let old = self.parse_replaced(&text)?;
+            let succession = self.end_for_successor(&old, sid, ctx).await?;
+            if succession.sid.partition() != partition && grant.subject.is_some() {
+                return Err(Refusal::Conflict("another session has taken its place").into());
+            }
+            sid = succession.sid;
+            ended = succession.durability;
+            secret = self.succession_secret(&old, sid);
+            if carry_data {
+                for (name, value) in succession.data {
+                    data.entry(name).or_insert(value);
+                }
+                check_size(&data, self.settings.max_data)?;
+            }
+        }
+        let plan = Plan { grant, sid, secret, data, ticket };
+        let opened = self.open_planned(plan, ctx).await.map_err(as_conflict)?;
+        Ok(Opened { ended, ..opened })
+    }
+
+    /// Where a session for this grant will live.
+    fn home_of(&self, grant: &Grant) -> Partition {
+        match &grant.subject {
+            Some(subject) => self.partition_of(subject),
+            None => self.keys.partition_of_bytes(
+                &draw::<16>(&*self.entropy),
+                self.store.partitions(),
+            ),
+        }
+    }
+
+    async fn backend_ticket(
+        &self,
+        grant: &Grant,
+        epoch: Option<u64>,
+    ) -> Result<Option<Ticket>, Error> {
+        let Some(subject) = &grant.subject else { return Ok(None) };
+        let mut ticket = self.ticket(subject).await?;
+        if let Some(epoch) = epoch {
+            if epoch != ticket.epochs.subject {
+                return Err(Refusal::Conflict("the subject's epoch has moved").into());
+            }
+            ticket.epochs.subject = epoch;
+        }
+        if ticket.disabled {
+            return Err(Refusal::Conflict("the subject is disabled").into());
+        }
+        Ok(Some(ticket))
+    }
+
+    fn check_grant(&self, grant: &Grant) -> Result<(), Error> {
+        if grant.subject.is_none() && grant.delivery != Delivery::Cookie {
+            let why = "an anonymous session has a cookie only".to_owned();
+            return Err(Refusal::InvalidMember { member: "delivery".into(), why }.into());
+        }
+        if let Some(actor) = &grant.actor {
+            Subject::parse(actor).map_err(|malformed| Refusal::InvalidMember {
+                member: "actor".into(),
+                why: malformed.to_string(),
+            })?;
+        }
+        self.check_claims(&grant.claims)
+    }
+
+    fn parse_replaced(&self, text: &str) -> Result<OpaqueToken, Error> {
+        let kind = match Looks::of(text) {
+            Looks::Opaque(OpaqueKind::Refresh) => OpaqueKind::Refresh,
+            Looks::Opaque(OpaqueKind::Session | OpaqueKind::ApiKey)
+            | Looks::Jwt
+            | Looks::Csrf
+            | Looks::Unknown => OpaqueKind::Session,
+        };
+        Ok(OpaqueToken::parse(kind, text, &self.keys)?)
+    }
+
+    /// The secret of a session that takes another's place: whoever repeats the request, because
+    /// the answer was lost, gets the same one.
+    fn succession_secret(&self, old: &OpaqueToken, sid: Sid) -> Secret<[u8; 32]> {
+        self.keys.ratchet(&[
+            b"cloakroom succeed 1",
+            old.secret.expose(),
+            old.sid.as_bytes(),
+            sid.as_bytes(),
+        ])
+    }
+
+    /// Commits a planned session. Its ticket is kept over all retries: a conflict never adopts a
+    /// newer epoch than the one that the credentials were checked under.
+    pub(crate) async fn open_planned(&self, plan: Plan, ctx: &Context) -> Result<Opened, Error> {
+        let partition = plan.sid.partition();
+        let mut keys = vec![Key::Partition, Key::Session(plan.sid)];
+        if let Some(subject) = &plan.grant.subject {
+            keys.push(Key::Subject(subject.clone()));
+            keys.push(Key::Index(subject.clone()));
+        }
+        let decide = |loaded: &Loaded| self.decide_open(&plan, loaded, ctx);
+        let ((session, token, subject), _) = self.transact(partition, keys, decide).await?;
+        self.answer_opened(Arc::new(session), subject.as_ref(), &token)
+    }
+
+    #[allow(clippy::type_complexity, reason = "the triple has no other use")]
+    fn decide_open(
+        &self,
+        plan: &Plan,
+        loaded: &Loaded,
+        ctx: &Context,
+    ) -> Result<Decision<(Session, OpaqueToken, Option<SubjectState>)>, Error> {
+        let state = *loaded.partition()?;
+        let subject = plan.grant.subject.as_ref();
+        let known = subject.and_then(|subject| loaded.subject(subject));
+        if let Some(ticket) = &plan.ticket {
+            ticket.check(known, &state)?;
+        }
+        let epochs = Epochs {
+            subject: known.map_or(0, |known| known.epoch),
+            partition: state.epoch,
+        };
+        let rules = &self.settings.session;
+        let secret = plan.secret.clone();
+        let (session, token) =
+            Session::open(plan.grant.clone(), rules, plan.sid, epochs, loaded.now, secret);
+        if let Some(stored) = loaded.session(plan.sid) {
+            // Our own commit of unknown outcome, or the request repeated: it took effect.
+            if stored.subject != plan.grant.subject || !stored.proves(&token) {
+                return Err(Refusal::Conflict("another session has taken its place").into());
+            }
+            stored.standing(known, &state, loaded.now).map_err(|ending| {
+                Error::Refused(Refusal::SessionEnded(ending.reason))
+            })?;
+            return Ok(Decision::Done((stored.clone(), token, known.cloned())));
+        }
+        let mut batch = Batch::default();
+        batch.expect(Key::Partition, loaded.version(&Key::Partition));
+        let record = subject.map(|subject| {
+            known.cloned().unwrap_or_else(|| SubjectState::new(subject.clone()))
+        });
+        if let (Some(subject), Some(record)) = (subject, &record) {
+            let key = Key::Subject(subject.clone());
+            match loaded.version(&key) {
+                version if known.is_some() => batch.expect(key, version),
+                version => {
+                    let new = Record::Subject(record.clone());
+                    batch.put(key, version, new, Review::Never)
+                }
+            };
+            if let Some(missing) = self.enter_index(&mut batch, subject, &session, loaded, ctx)? {
+                return Ok(Decision::Load(missing));
+            }
+        }
+        let review = Review::At(session.refused_from());
+        let key = Key::Session(session.sid);
+        let version = loaded.version(&key);
+        batch.put(key, version, Record::Session(Box::new(session.clone())), review);
+        if !plan.data.is_empty() {
+            let key = Key::Data(session.sid);
+            let version = loaded.version(&key);
+            batch.put(key, version, Record::Data(plan.data.clone()), Review::Never);
+        }
+        batch.audit(opened_event(&session, loaded.now, ctx));
+        Ok(Decision::Commit(batch, (session, token, record)))
+    }
+
+    /// Enters a session into its subject's index, within the bound. Says which records it lacks.
+    fn enter_index(
+        &self,
+        batch: &mut Batch,
+        subject: &Subject,
+        session: &Session,
+        loaded: &Loaded,
+        ctx: &Context,
+    ) -> Result<Option<Vec<Key>>, Error> {
+        let key = Key::Index(subject.clone());
+        let mut sids = loaded.index(subject).to_vec();
+        if sids.len() >= self.settings.max_per_subject {
+            let missing: Vec<Key> = sids
+                .iter()
+                .map(|sid| Key::Session(*sid))
+                .filter(|key| !loaded.has(key))
+                .collect();
+            if !missing.is_empty() {
+                return Ok(Some(missing));
+            }
+            sids = self.make_room(batch, subject, loaded, ctx)?;
+        }
+        sids.push(session.sid);
+        batch.put(key.clone(), loaded.version(&key), Record::Index(sids), Review::Never);
+        Ok(None)
+    }
+
+    /// Ends the sessions used least recently until one more may live; says which still do.
+    fn make_room(
+        &self,
+        batch: &mut Batch,
+        subject: &Subject,
+        loaded: &Loaded,
+        ctx: &Context,
+    ) -> Result<Vec<Sid>, Error> {
+        let state = loaded.partition()?;
+        let known = loaded.subject(subject);
+        let mut live: Vec<&Session> = loaded
+            .index(subject)
+            .iter()
+            .filter_map(|sid| loaded.session(*sid))
+            .filter(|session| session.standing(known, state, loaded.now).is_ok())
+            .collect();
+        let allowed = self.settings.max_per_subject.saturating_sub(1);
+        if live.len() > allowed && self.settings.on_limit == OnLimit::Refuse {
+            return Err(Refusal::TooManySessions.into());
+        }
+        live.sort_by_key(|session| std::cmp::Reverse((session.last_seen_at, session.sid)));
+        while live.len() > allowed {
+            let Some(oldest) = live.pop() else { break };
+            let closing = Closing { reason: EndReason::TooManySessions, successor: None };
+            self.close(batch, oldest, loaded, closing, ctx);
+        }
+        Ok(live.into_iter().map(|session| session.sid).collect())
+    }
+
+    /// The answer to whoever now holds a session.
+    pub(crate) fn answer_opened(
+        &self,
+        session: Arc<Session>,
+        subject: Option<&SubjectState>,
+        token: &OpaqueToken,
+    ) -> Result<Opened, Error> {
+        let now = self.now();
+        let (access, refresh_expires_in) = match &session.holder {
+            Holder::Cookie { .. } => (None, None),
+            Holder::Refresh(_) => {
+                let left = session.idle_expires_at().since(now).as_secs();
+                (Some(self.access_token(&session, subject, now)?), Some(left))
+            }
+        };
+        Ok(Opened {
+            claims: session.effective_claims(subject),
+            token: token.encode(&self.keys),
+            session,
+            access,
+            refresh_expires_in,
+            ended: None,
+        })
+    }
+
+    /// Ends what a sign-in request carried, naming the session that will take its place.
+    pub(crate) async fn end_carried(
+        &self,
+        carried: &[Carried],
+        successor: Sid,
+        ctx: &Context,
+    ) -> Result<Option<Durability>, Error> {
+        let mut durability = None;
+        for carried in carried {
+            let credential = match carried {
+                Carried::Cookie(text) => Credential::Cookie(text),
+                Carried::Refresh(text) => Credential::Refresh(text),
+                Carried::Access(text) => Credential::Access(text),
+            };
+            let Some(sid) = self.holder_of(credential).await? else { continue };
+            let reason = EndReason::Replaced;
+            let closing = Closing { reason, successor: Some(successor) };
+            let ended = self.end_with(sid, closing, None, ctx).await?;
+            durability = ended.map(|ended| ended.durability).or(durability);
+        }
+        Ok(durability)
+    }
+}
+
+/// An ending that a backend's own request met is a conflict to it, not its user's sign-in.
+fn as_conflict(error: Error) -> Error {
+    match error {
+        Error::Refused(Refusal::SessionEnded(EndReason::UserDisabled)) => {
+            Refusal::Conflict("the subject is disabled").into()
+        }
+        Error::Refused(Refusal::SessionEnded(_)) => {
+            Refusal::Conflict("the subject's epoch has moved").into()
+        }
+        other => other,
+    }
+}
+
+fn opened_event(session: &Session, now: Timestamp, ctx: &Context) -> Event {
+    let mut event =
+        ctx.event(EventKind::SessionOpened, now, Some(session.sid), session.subject.as_ref());
+    event.client = session.client.clone();
+    event
+}
+
+/// What is known of a session that another takes the place of.
+pub(crate) struct Succession {
+    /// The id of the session that takes its place: the planned one, or, when this is a repeated
+    /// request, the one of the first.
+    pub(crate) sid: Sid,
+    pub(crate) data: Object,
+    pub(crate) durability: Option<Durability>,
+}
+
+impl<S: Store> Authority<S> {
+    /// The first half of a replacement: the old session ends, naming the new one and keeping its
+    /// data. Repeated within the grace, it names the first one's successor again.
+    async fn end_for_successor(
+        &self,
+        old: &OpaqueToken,
+        successor: Sid,
+        ctx: &Context,
+    ) -> Result<Succession, Error> {
+        let partition = old.sid.partition();
+        if partition.0 >= self.store.partitions() {
+            return Err(Refusal::TokenInvalid.into());
+        }
+        let mut keys = vec![Key::Partition, Key::Session(old.sid), Key::Data(old.sid)];
+        let hint = self.load(partition, &keys).await?;
+        let subject = hint.session(old.sid).and_then(|session| session.subject.clone());
+        if let Some(subject) = subject {
+            keys.push(Key::Subject(subject.clone()));
+            keys.push(Key::Index(subject));
+        }
+        let grace = self.settings.refresh.grace;
+        let decide = |loaded: &Loaded| {
+            let session = loaded.session(old.sid).ok_or(Refusal::TokenInvalid)?;
+            if !session.proves(old) {
+                return Err(Refusal::TokenInvalid.into());
+            }
+            let data = loaded.data(old.sid).cloned().unwrap_or_default();
+            let subject = loaded.subject_of(session)?;
+            match session.standing(subject, loaded.partition()?, loaded.now) {
+                Ok(()) => {}
+                Err(Ending { reason: EndReason::Replaced, at, successor: Some(first) })
+                    if loaded.now.since(at) < grace =>
+                {
+                    return Ok(Decision::Done((first, data)));
+                }
+                Err(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
+            }
+            let mut batch = Batch::default();
+            let reason = EndReason::Replaced;
+            let closing = Closing { reason, successor: Some(successor) };
+            self.close(&mut batch, session, loaded, closing, ctx);
+            self.leave_index(&mut batch, session, loaded);
+            Ok(Decision::Commit(batch, (successor, data)))
+        };
+        let ((sid, data), committed) = self.transact(partition, keys, decide).await?;
+        Ok(Succession { sid, data, durability: committed.map(|c| c.durability) })
+    }
+}
+
+/// What followers are told of an ending.
+pub(crate) fn ended_feed(session: &Session, reason: EndReason, until: Timestamp) -> FeedEntry {
+    FeedEntry::SessionEnded { sid: session.sid, reason, until }
+}

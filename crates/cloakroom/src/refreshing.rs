@@ -1,0 +1,200 @@
+//! Refreshing: the core's ratchet, committed.
+
+use std::sync::Arc;
+
+use cloakroom_core::event::{EventKind, FeedEntry};
+use cloakroom_core::limits::IDEMPOTENCY_KEY_CHARS;
+use cloakroom_core::network::Network;
+use cloakroom_core::refresh::{Channel, Presented, RefreshDecision, RefreshState};
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::session::{Client, Delivery, EndReason, Holder, Session};
+use cloakroom_core::subject::SubjectState;
+use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
+use cloakroom_store::{Batch, Key, Record, Review, Store};
+
+use crate::authority::Authority;
+use crate::clock::draw;
+use crate::context::{Context, Error};
+use crate::ending::kin;
+use crate::opening::Opened;
+use crate::transact::{Decision, Loaded};
+use crate::verify::{Credential, Verified};
+
+/// What a refresh came to, once committed.
+enum Outcome {
+    /// Answer this token of this session.
+    Answer(Box<Session>, Option<SubjectState>, OpaqueToken),
+    /// Answer the same, and report that it was a retry from elsewhere.
+    Retried(Box<Session>, Option<SubjectState>, OpaqueToken),
+    /// The session was ended: the token had been used before.
+    Reused,
+    /// The store went back; nothing ended.
+    Ahead(Box<Session>),
+}
+
+impl<S: Store> Authority<S> {
+    /// Exchanges a refresh token for its successor and a fresh access token.
+    ///
+    /// However often and concurrently a token is presented within its tolerance, the answer is
+    /// one successor. Any other reuse ends the session.
+    pub async fn refresh(
+        &self,
+        token: &str,
+        channel: Channel,
+        idempotency_key: Option<&str>,
+        ctx: &Context,
+    ) -> Result<Opened, Error> {
+        let token = OpaqueToken::parse(OpaqueKind::Refresh, token, &self.keys)?;
+        let partition = token.sid.partition();
+        if partition.0 >= self.store.partitions() {
+            return Err(Refusal::TokenInvalid.into());
+        }
+        let idempotency = idempotency_key.map(|key| self.idempotency(&token, key)).transpose()?;
+        let presented = Presented { token: &token, channel, idempotency };
+        let keys = vec![Key::Partition, Key::Session(token.sid), Key::Data(token.sid)];
+        let nonce = draw(&*self.entropy);
+        let decide = |loaded: &Loaded| self.decide_refresh(&presented, nonce, loaded, ctx);
+        let (outcome, _) = self.transact(partition, keys, decide).await?;
+        match outcome {
+            Outcome::Answer(session, subject, token) => {
+                self.answer_opened(Arc::new(*session), subject.as_ref(), &token)
+            }
+            Outcome::Retried(session, subject, token) => {
+                let kind = EventKind::SessionRetriedElsewhere;
+                self.report(kind, Some(session.sid), session.subject.as_ref(), ctx);
+                self.answer_opened(Arc::new(*session), subject.as_ref(), &token)
+            }
+            Outcome::Reused => Err(Refusal::RefreshTokenReused.into()),
+            Outcome::Ahead(session) => {
+                let kind = EventKind::SessionRollbackSeen;
+                self.report(kind, Some(session.sid), session.subject.as_ref(), ctx);
+                Err(Refusal::TokenInvalid.into())
+            }
+        }
+    }
+
+    /// Uses a cookie session on purpose: its idle timeout starts anew.
+    pub async fn slide(&self, cookie: &str) -> Result<Verified, Error> {
+        self.verify(Credential::Cookie(cookie)).await
+    }
+
+    fn idempotency(&self, token: &OpaqueToken, key: &str) -> Result<[u8; 32], Error> {
+        let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible || !IDEMPOTENCY_KEY_CHARS.contains(&key.len()) {
+            let why = "must be 16 to 128 visible ASCII characters".to_owned();
+            return Err(Refusal::InvalidMember { member: "Idempotency-Key".into(), why }.into());
+        }
+        Ok(self.keys.idempotency_hash(token.generation, key))
+    }
+
+    fn decide_refresh(
+        &self,
+        presented: &Presented<'_>,
+        nonce: [u8; 16],
+        loaded: &Loaded,
+        ctx: &Context,
+    ) -> Result<Decision<Outcome>, Error> {
+        let sid = presented.token.sid;
+        let session = loaded.session(sid).ok_or(Refusal::TokenInvalid)?;
+        let Holder::Refresh(state) = &session.holder else {
+            return Err(Refusal::TokenInvalid.into());
+        };
+        if let Some(missing) = kin(session, loaded) {
+            return Ok(Decision::Load(missing));
+        }
+        let subject = loaded.subject_of(session)?;
+        if let Err(ending) = session.standing(subject, loaded.partition()?, loaded.now) {
+            // Why it ended is told to whoever holds a genuine token of it, and to nobody else.
+            return Err(match session.holds_refresh(presented.token) {
+                true => Refusal::SessionEnded(ending.reason).into(),
+                false => Refusal::TokenInvalid.into(),
+            });
+        }
+        channel_fits(session.delivery, presented.channel)?;
+        let rules = self.settings.refresh;
+        let idle = session.idle_timeout;
+        let token = |token| (Box::new(session.clone()), subject.cloned(), token);
+        match state.decide(presented, rules, idle, loaded.now, nonce, &self.keys) {
+            RefreshDecision::Rotate { state, token } => {
+                Ok(self.decide_rotate(session, state, token, loaded, ctx))
+            }
+            RefreshDecision::Replay(successor) => {
+                let (session, subject, successor) = token(successor);
+                Ok(Decision::Done(if elsewhere(&session.client, &ctx.client) {
+                    Outcome::Retried(session, subject, successor)
+                } else {
+                    Outcome::Answer(session, subject, successor)
+                }))
+            }
+            RefreshDecision::Keep => {
+                let (session, subject, same) = token(presented.token.clone());
+                Ok(Decision::Done(Outcome::Answer(session, subject, same)))
+            }
+            RefreshDecision::Reused => {
+                let mut batch = Batch::default();
+                self.close(&mut batch, session, loaded, EndReason::RefreshReused.into(), ctx);
+                self.leave_index(&mut batch, session, loaded);
+                let kind = EventKind::SessionReuseDetected;
+                let subject = session.subject.as_ref();
+                batch.audit(ctx.event(kind, loaded.now, Some(sid), subject));
+                Ok(Decision::Commit(batch, Outcome::Reused))
+            }
+            RefreshDecision::Superseded => Err(Refusal::TokenInvalid.into()),
+            RefreshDecision::Expired => Err(Refusal::TokenExpired.into()),
+            RefreshDecision::Ahead => {
+                Ok(Decision::Done(Outcome::Ahead(Box::new(session.clone()))))
+            }
+        }
+    }
+
+    fn decide_rotate(
+        &self,
+        session: &Session,
+        state: RefreshState,
+        token: OpaqueToken,
+        loaded: &Loaded,
+        ctx: &Context,
+    ) -> Decision<Outcome> {
+        let sid = session.sid;
+        let mut batch = Batch::default();
+        let mut next = session.clone();
+        next.holder = Holder::Refresh(state);
+        next.last_seen_at = next.last_seen_at.max(loaded.now);
+        batch.feed(FeedEntry::SessionChanged { sid });
+        let subject_name = session.subject.as_ref();
+        if elsewhere(&session.client, &ctx.client) {
+            let kind = EventKind::SessionRefreshed;
+            batch.audit(ctx.event(kind, loaded.now, Some(sid), subject_name));
+            next.client.ip = ctx.client.ip;
+            next.client.user_agent.clone_from(&ctx.client.user_agent);
+        }
+        if let Some(name) = subject_name {
+            // A sign-out everywhere that was acknowledged meanwhile wins.
+            let key = Key::Subject(name.clone());
+            batch.expect(key.clone(), loaded.version(&key));
+        }
+        batch.expect(Key::Partition, loaded.version(&Key::Partition));
+        let key = Key::Session(sid);
+        let review = Review::At(next.refused_from());
+        let version = loaded.version(&key);
+        batch.put(key, version, Record::Session(Box::new(next.clone())), review);
+        let subject = subject_name.and_then(|name| loaded.subject(name)).cloned();
+        Decision::Commit(batch, Outcome::Answer(Box::new(next), subject, token))
+    }
+}
+
+/// A refresh cookie stays a cookie: nothing in a body may turn it into a token that scripts read.
+fn channel_fits(delivery: Delivery, channel: Channel) -> Result<(), Refusal> {
+    match (delivery, channel) {
+        (Delivery::Split, Channel::Cookie) | (Delivery::Bearer, Channel::Body) => Ok(()),
+        (Delivery::Split, Channel::Body)
+        | (Delivery::Bearer, Channel::Cookie)
+        | (Delivery::Cookie, Channel::Body | Channel::Cookie) => Err(Refusal::TokenWrongType),
+    }
+}
+
+/// Whether a request comes from another network or user agent than the session was last used by.
+fn elsewhere(known: &Client, given: &Client) -> bool {
+    let network = |client: &Client| client.ip.map(Network::of);
+    network(known) != network(given) || known.user_agent != given.user_agent
+}

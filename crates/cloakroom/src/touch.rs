@@ -1,0 +1,122 @@
+//! "Last seen", written seldom, in batches, in the background, and never onto an ended session.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cloakroom_core::session::{Lifecycle, Session};
+use cloakroom_core::types::{Partition, Sid};
+use cloakroom_store::{Batch, Key, Record, Review, Store};
+
+use crate::authority::Authority;
+use crate::cache::Meters;
+use crate::context::Error;
+use crate::transact::{Decision, Loaded};
+
+/// Uses that wait to be written down, at most; beyond, the next use asks again.
+const WAITING_MAX: usize = 100_000;
+/// Sessions touched by one commit.
+const BATCH: usize = 64;
+/// With less slack than this a use isn't left to wait.
+const SLACK_MIN: Duration = Duration::from_secs(1);
+
+/// Uses that wait to be written down.
+#[derive(Debug, Default)]
+pub(crate) struct Touches(Mutex<Vec<(Sid, Arc<Meters>)>>);
+
+impl Touches {
+    fn push(&self, sid: Sid, meters: &Arc<Meters>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < WAITING_MAX {
+            waiting.push((sid, Arc::clone(meters)));
+        } else {
+            meters.take_queued();
+        }
+    }
+
+    fn take(&self) -> Vec<(Sid, Arc<Meters>)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: Store> Authority<S> {
+    /// Notes a use of a live session, if the last one written is older than the slack.
+    pub(crate) async fn note_use(&self, session: &Session, meters: &Arc<Meters>) {
+        let now = self.now();
+        if !session.wants_touch(meters.seen_at(), now) {
+            return;
+        }
+        if meters.note_use(now) {
+            self.touches.push(session.sid, meters);
+        }
+        if session.touch_slack() < SLACK_MIN {
+            // So short an idle timeout would be over before the next flush. A failure costs
+            // nothing that the next use doesn't mend.
+            let _ = self.flush_touches().await;
+        }
+    }
+
+    /// Notes uses that other verifiers saw.
+    pub async fn touch(&self, sids: &[Sid]) -> Result<(), Error> {
+        for sid in sids {
+            let Some(known) = self.known(*sid, None, None).await? else { continue };
+            let state = known.partition;
+            if known.session.standing(known.subject.as_deref(), &state, self.now()).is_ok() {
+                self.note_use(&known.session, &known.meters).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down the uses noted so far. To be called at least once a second.
+    pub async fn flush_touches(&self) -> Result<(), Error> {
+        let mut partitions: BTreeMap<Partition, BTreeMap<Sid, Arc<Meters>>> = BTreeMap::new();
+        for (sid, meters) in self.touches.take() {
+            partitions.entry(sid.partition()).or_default().insert(sid, meters);
+        }
+        for (partition, touched) in partitions {
+            let touched: Vec<(Sid, Arc<Meters>)> = touched.into_iter().collect();
+            for batch in touched.chunks(BATCH) {
+                self.write_touches(partition, batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_touches(
+        &self,
+        partition: Partition,
+        touched: &[(Sid, Arc<Meters>)],
+    ) -> Result<(), Error> {
+        let keys = touched.iter().map(|(sid, _)| Key::Session(*sid)).collect();
+        let decide = |loaded: &Loaded| {
+            let mut batch = Batch::default();
+            for (sid, meters) in touched {
+                // Before the instant is read: a use after this asks again.
+                meters.take_queued();
+                let seen_at = meters.seen_at();
+                let Some(session) = loaded.session(*sid) else { continue };
+                if session.lifecycle != Lifecycle::Live || loaded.now >= session.refused_from() {
+                    // A touch that meets an ended session, or one that others refuse already,
+                    // is dropped, and so is what this node remembers of the use.
+                    meters.forget_use();
+                    continue;
+                }
+                if session.last_seen_at >= seen_at {
+                    continue;
+                }
+                let mut session = session.clone();
+                session.last_seen_at = seen_at;
+                let key = Key::Session(*sid);
+                let version = loaded.version(&key);
+                batch.put(key, version, Record::Session(Box::new(session)), Review::Keep);
+            }
+            if batch.writes.is_empty() {
+                return Ok(Decision::Done(()));
+            }
+            Ok(Decision::Commit(batch, ()))
+        };
+        self.transact(partition, keys, decide).await?;
+        Ok(())
+    }
+}

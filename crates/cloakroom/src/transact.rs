@@ -1,0 +1,222 @@
+//! The one shape of every operation: load, decide, commit if nothing changed meanwhile, else load
+//! again, until the deadline.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use cloakroom_core::session::{Object, Session};
+use cloakroom_core::subject::{PartitionState, SubjectState, User};
+use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
+use cloakroom_store::{
+    Batch, Commit, Committed, Entry, Key, Record, Store, StoreError, Version, Versioned,
+};
+
+use crate::authority::Authority;
+use crate::clock::draw;
+use crate::context::{Error, Unavailable};
+
+/// The first pause after a conflict; it doubles, with jitter, up to [`BACKOFF_MAX`].
+const BACKOFF_FIRST: Duration = Duration::from_millis(1);
+const BACKOFF_MAX: Duration = Duration::from_millis(64);
+
+/// Records of one partition as they were loaded, and when.
+pub(crate) struct Loaded {
+    records: BTreeMap<Key, Option<Versioned>>,
+    /// The instant that the decision is made at.
+    pub(crate) now: Timestamp,
+}
+
+/// What a decision comes to.
+pub(crate) enum Decision<T> {
+    /// Nothing is to be stored.
+    Done(T),
+    /// Store this; then the answer holds.
+    Commit(Batch, T),
+    /// More records are needed to decide.
+    Load(Vec<Key>),
+}
+
+impl Loaded {
+    fn record(&self, key: &Key) -> Option<&Record> {
+        self.records.get(key).and_then(Option::as_ref).map(|found| &found.record)
+    }
+
+    /// Whether `key` was asked for.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.records.contains_key(key)
+    }
+
+    /// The version of a record; zero where there is none.
+    pub(crate) fn version(&self, key: &Key) -> Version {
+        self.records.get(key).and_then(Option::as_ref).map_or(Version::ZERO, |r| r.version)
+    }
+
+    pub(crate) fn session(&self, sid: Sid) -> Option<&Session> {
+        match self.record(&Key::Session(sid)) {
+            Some(Record::Session(session)) => Some(session),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn data(&self, sid: Sid) -> Option<&Object> {
+        match self.record(&Key::Data(sid)) {
+            Some(Record::Data(data)) => Some(data),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn subject(&self, subject: &Subject) -> Option<&SubjectState> {
+        match self.record(&Key::Subject(subject.clone())) {
+            Some(Record::Subject(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn user(&self, id: &Subject) -> Option<&User> {
+        match self.record(&Key::User(id.clone())) {
+            Some(Record::User(user)) => Some(user),
+            _ => None,
+        }
+    }
+
+    /// The sids listed for a subject; empty where there is no index.
+    pub(crate) fn index(&self, subject: &Subject) -> &[Sid] {
+        match self.record(&Key::Index(subject.clone())) {
+            Some(Record::Index(sids)) => sids,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<&Record> {
+        self.record(key)
+    }
+
+    /// The partition's record, which always exists: its lack is a fault, never epoch 0.
+    pub(crate) fn partition(&self) -> Result<&PartitionState, Error> {
+        match self.record(&Key::Partition) {
+            Some(Record::Partition(state)) => Ok(state),
+            _ => Err(Unavailable::Missing("the partition's record".into()).into()),
+        }
+    }
+
+    /// The record of a subject that a session names, which always exists.
+    pub(crate) fn subject_of(&self, session: &Session) -> Result<Option<&SubjectState>, Error> {
+        let Some(subject) = &session.subject else { return Ok(None) };
+        match self.subject(subject) {
+            Some(state) => Ok(Some(state)),
+            None => Err(Unavailable::Missing("the subject's record".into()).into()),
+        }
+    }
+}
+
+impl<S: Store> Authority<S> {
+    /// Loads, decides, commits; again while the commit meets other versions or its outcome is
+    /// unknown. `decide` must come to the same answer where its own commit took effect.
+    pub(crate) async fn transact<T: Send>(
+        &self,
+        partition: Partition,
+        keys: Vec<Key>,
+        mut decide: impl FnMut(&Loaded) -> Result<Decision<T>, Error> + Send,
+    ) -> Result<(T, Option<Committed>), Error> {
+        let deadline = self.now().plus(self.settings.store_timeout);
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let mut loaded = self.load_until(partition, &keys, deadline).await?;
+            let (batch, answer) = loop {
+                match decide(&loaded)? {
+                    Decision::Done(answer) => return Ok((answer, None)),
+                    Decision::Commit(batch, answer) => break (batch, answer),
+                    Decision::Load(more) => {
+                        let more = self.load_until(partition, &more, deadline).await?;
+                        loaded.records.extend(more.records);
+                    }
+                }
+            };
+            if let Some(committed) = self.try_commit(partition, batch, deadline).await? {
+                return Ok((answer, Some(committed)));
+            }
+            self.pause(&mut backoff, deadline).await?;
+        }
+    }
+
+    /// Loads records of one partition within the deadline of one operation.
+    pub(crate) async fn load(&self, partition: Partition, keys: &[Key]) -> Result<Loaded, Error> {
+        let deadline = self.now().plus(self.settings.store_timeout);
+        self.load_until(partition, keys, deadline).await
+    }
+
+    async fn load_until(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+        deadline: Timestamp,
+    ) -> Result<Loaded, Error> {
+        let found = self.within(deadline, self.store.load(partition, keys)).await??;
+        let records = keys.iter().cloned().zip(found).collect();
+        Ok(Loaded { records, now: self.now() })
+    }
+
+    /// Commits once. `None`: another version was met, or the outcome is unknown; load again.
+    pub(crate) async fn try_commit(
+        &self,
+        partition: Partition,
+        batch: Batch,
+        deadline: Timestamp,
+    ) -> Result<Option<Committed>, Error> {
+        let touched: Vec<Key> = batch.writes.iter().map(|write| write.key.clone()).collect();
+        let feed: Vec<_> = batch
+            .entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Feed(feed) => Some(feed.clone()),
+                Entry::Audit(_) => None,
+            })
+            .collect();
+        match self.within(deadline, self.store.commit(partition, batch)).await {
+            Ok(Ok(Commit::Done(committed))) => {
+                self.observe(partition, &feed);
+                Ok(Some(committed))
+            }
+            Ok(Ok(Commit::Conflict(_))) => Ok(None),
+            Ok(Err(StoreError::OutcomeUnknown(_))) => {
+                self.cache.forget(partition, &touched);
+                Ok(None)
+            }
+            Ok(Err(error)) => {
+                self.cache.forget(partition, &touched);
+                Err(error.into())
+            }
+            Err(error) => {
+                // Given up on: it may still take effect.
+                self.cache.forget(partition, &touched);
+                Err(error)
+            }
+        }
+    }
+
+    async fn pause(&self, backoff: &mut Duration, deadline: Timestamp) -> Result<(), Error> {
+        let [jitter] = draw::<1>(&*self.entropy);
+        let span = *backoff * u32::from(jitter) / 255;
+        if self.now().plus(span) >= deadline {
+            return Err(Unavailable::Deadline.into());
+        }
+        self.clock.sleep(span).await;
+        *backoff = (*backoff * 2).min(BACKOFF_MAX);
+        Ok(())
+    }
+
+    /// Awaits `work` until `deadline`.
+    pub(crate) async fn within<F: Future + Send>(
+        &self,
+        deadline: Timestamp,
+        work: F,
+    ) -> Result<F::Output, Error> {
+        let left = deadline.since(self.now());
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.clock.sleep(left) => Err(Unavailable::Deadline.into()),
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Who is this, and are they still allowed in? No writes, at most one read, often none.
+
+use std::sync::Arc;
+
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::session::{CookieMatch, EndReason, Ending, Object, Session};
+use cloakroom_core::subject::{PartitionState, SubjectState};
+use cloakroom_core::token::access::AccessClaims;
+use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
+use cloakroom_core::token::{Looks, TokenRefusal, access};
+use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
+use cloakroom_store::{Key, Kind, Record, Store};
+
+use crate::authority::Authority;
+use crate::cache::{CachedSession, Meters};
+use crate::context::{Error, Unavailable};
+
+/// A credential as it was presented: where it came from says what it must be.
+#[derive(Clone, Copy)]
+pub enum Credential<'a> {
+    /// The value of a session cookie.
+    Cookie(&'a str),
+    /// A bearer token.
+    Access(&'a str),
+    /// A refresh token, from a body or a cookie.
+    Refresh(&'a str),
+}
+
+/// How a session was proven.
+#[derive(Clone, Debug)]
+pub enum Via {
+    /// By its cookie.
+    Cookie,
+    /// By an access token.
+    Access(Arc<AccessClaims>),
+    /// By its refresh token.
+    Refresh,
+}
+
+/// A live session whose credential was presented.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Its subject's record; none before a sign-in.
+    pub subject: Option<Arc<SubjectState>>,
+    /// How it was proven.
+    pub via: Via,
+    meters: Arc<Meters>,
+}
+
+impl Verified {
+    /// The session's claims over its subject's.
+    pub fn claims(&self) -> Object {
+        self.session.effective_claims(self.subject.as_deref())
+    }
+
+    /// Whose session it is. An anonymous one is nobody's.
+    pub fn user(&self) -> Result<&Subject, Refusal> {
+        self.session.subject.as_ref().ok_or(Refusal::CredentialsRequired)
+    }
+
+    /// This node's counters of the session.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+}
+
+/// A session as it is listed.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The session.
+    pub session: Arc<Session>,
+    /// Its claims over its subject's.
+    pub claims: Object,
+    /// Since when and why it is over; none: it lives.
+    pub ending: Option<Ending>,
+}
+
+/// A page of sessions.
+#[derive(Clone, Debug)]
+pub struct SessionPage {
+    /// The sessions.
+    pub sessions: Vec<Listed>,
+    /// Where the next page begins.
+    pub next: Option<String>,
+}
+
+/// A session and all that decides whether it lives.
+pub(crate) struct Known {
+    pub(crate) session: Arc<Session>,
+    pub(crate) subject: Option<Arc<SubjectState>>,
+    pub(crate) partition: Arc<PartitionState>,
+    pub(crate) meters: Arc<Meters>,
+    cached: bool,
+    denied: bool,
+}
+
+impl Known {
+    fn standing(&self, now: Timestamp) -> Result<(), Ending> {
+        let seen_at = self.meters.seen_at();
+        self.session.standing_when_seen(seen_at, self.subject.as_deref(), &self.partition, now)
+    }
+
+    fn verified(self, via: Via) -> Verified {
+        Verified { session: self.session, subject: self.subject, via, meters: self.meters }
+    }
+}
+
+impl From<TokenRefusal> for Error {
+    fn from(refusal: TokenRefusal) -> Self {
+        Self::Refused(match refusal {
+            TokenRefusal::Invalid | TokenRefusal::KeyRevoked => Refusal::TokenInvalid,
+            TokenRefusal::WrongType => Refusal::TokenWrongType,
+            TokenRefusal::Expired(_) => Refusal::TokenExpired,
+        })
+    }
+}
+
+const TOKEN_INVALID: Error = Error::Refused(Refusal::TokenInvalid);
+
+impl<S: Store> Authority<S> {
+    /// Proves a live session by a credential, and notes the use.
+    ///
+    /// Writes nothing; a refresh token is only looked at, never rotated.
+    pub async fn verify(&self, credential: Credential<'_>) -> Result<Verified, Error> {
+        let verified = match credential {
+            Credential::Cookie(text) => {
+                let token = OpaqueToken::parse(OpaqueKind::Session, text, &self.keys)?;
+                self.verify_cookie(&token).await?
+            }
+            Credential::Refresh(text) => {
+                let token = OpaqueToken::parse(OpaqueKind::Refresh, text, &self.keys)?;
+                self.verify_refresh(&token).await?
+            }
+            Credential::Access(text) => self.verify_access(text).await?,
+        };
+        self.note_use(&verified.session, &verified.meters).await;
+        Ok(verified)
+    }
+
+    /// Proves a live session by a session or access token, told by its looks.
+    pub async fn verify_any(&self, text: &str) -> Result<Verified, Error> {
+        match Looks::of(text) {
+            Looks::Opaque(OpaqueKind::Session) => self.verify(Credential::Cookie(text)).await,
+            Looks::Opaque(OpaqueKind::Refresh | OpaqueKind::ApiKey) => {
+                Err(Refusal::TokenWrongType.into())
+            }
+            Looks::Jwt | Looks::Csrf | Looks::Unknown => {
+                self.verify(Credential::Access(text)).await
+            }
+        }
+    }
+
+    async fn verify_cookie(&self, token: &OpaqueToken) -> Result<Verified, Error> {
+        let known = self.known(token.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
+        let known = self.judged(known, |known| match known.session.match_cookie(token) {
+            CookieMatch::Genuine => Ok(()),
+            CookieMatch::Superseded | CookieMatch::Ahead => Err(TOKEN_INVALID),
+        });
+        Ok(known.await?.verified(Via::Cookie))
+    }
+
+    async fn verify_refresh(&self, token: &OpaqueToken) -> Result<Verified, Error> {
+        let known = self.known(token.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
+        let known = self.judged(known, |known| {
+            if known.session.holds_refresh(token) { Ok(()) } else { Err(TOKEN_INVALID) }
+        });
+        Ok(known.await?.verified(Via::Refresh))
+    }
+
+    async fn verify_access(&self, text: &str) -> Result<Verified, Error> {
+        let (claims, looked_up) = self.access_claims(text)?;
+        let jti = looked_up.is_none().then_some(claims.jti.as_str());
+        let sid = claims.sid;
+        let known = self.known(sid, Some(&claims.subject), jti).await?.ok_or(TOKEN_INVALID)?;
+        if known.denied || self.cache.denied_lately(sid.partition(), &claims.jti) {
+            return Err(TOKEN_INVALID);
+        }
+        if let Some(fresh) = looked_up.is_none().then(|| self.token_digest(text)) {
+            self.access_tokens.insert(fresh, Arc::clone(&claims));
+        }
+        let judged = self.judged(known, |known| access_matches(&claims, known));
+        let known = judged.await?;
+        Ok(known.verified(Via::Access(claims)))
+    }
+
+    /// The claims of a genuine access token, and its digest where it was met before.
+    fn access_claims(&self, text: &str) -> Result<(Arc<AccessClaims>, Option<[u8; 32]>), Error> {
+        if text.len() > cloakroom_core::limits::JWT_BYTES_MAX {
+            return Err(TOKEN_INVALID);
+        }
+        let now = self.now();
+        let digest = self.token_digest(text);
+        if let Some(claims) = self.access_tokens.get(&digest) {
+            if now >= claims.expires_at.plus(cloakroom_core::limits::TOKEN_LEEWAY) {
+                return Err(Refusal::TokenExpired.into());
+            }
+            return Ok((claims, Some(digest)));
+        }
+        let ring = self.ring()?;
+        let claims = access::verify(text, &ring, &self.expectation(now))?;
+        Ok((Arc::new(claims), None))
+    }
+
+    /// What the session's own state says after `matches` found the credential genuine.
+    ///
+    /// A refusal for idleness is never taken from a cache: another node may know better.
+    async fn judged(
+        &self,
+        known: Known,
+        matches: impl Fn(&Known) -> Result<(), Error> + Send,
+    ) -> Result<Known, Error> {
+        let mut known = known;
+        let first = matches(&known);
+        let now = self.now();
+        let standing = known.standing(now);
+        let idle = matches!(standing, Err(Ending { reason: EndReason::IdleTimeout, .. }));
+        if known.cached && (first.is_err() || idle) {
+            known = self.read(known.session.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
+        }
+        matches(&known)?;
+        match known.standing(self.now()) {
+            Ok(()) => {}
+            Err(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
+        }
+        if known.cached {
+            return Ok(known);
+        }
+        match self.cache.ended_lately(&known.session) {
+            // The read was slower than the ending: the feed knows better.
+            Some(ending) => Err(Refusal::SessionEnded(ending.reason).into()),
+            None => Ok(known),
+        }
+    }
+
+    /// A session and what decides over it: from the cache where that may decide, else read.
+    pub(crate) async fn known(
+        &self,
+        sid: Sid,
+        subject: Option<&Subject>,
+        jti: Option<&str>,
+    ) -> Result<Option<Known>, Error> {
+        if jti.is_none()
+            && self.cache_decides(sid.partition())
+            && let Some(known) = self.cached(sid)
+        {
+            return Ok(Some(known));
+        }
+        match self.read(sid, subject, jti).await {
+            Err(Error::Unavailable(_)) if self.within_outage_grace(sid.partition()) => {
+                match self.cached(sid) {
+                    Some(known) => Ok(Some(known)),
+                    None => Err(Unavailable::Deadline.into()),
+                }
+            }
+            answer => answer,
+        }
+    }
+
+    fn cached(&self, sid: Sid) -> Option<Known> {
+        let CachedSession { session, meters } = self.cache.session(sid)?;
+        let subject = match &session.subject {
+            Some(subject) => Some(self.cache.subject(subject)?),
+            None => None,
+        };
+        let partition = self.cache.partition(sid.partition())?;
+        Some(Known { session, subject, partition, meters, cached: true, denied: false })
+    }
+
+    fn cache_decides(&self, partition: Partition) -> bool {
+        let verify = &self.settings.verify;
+        verify.cache
+            && verify.max_staleness.is_none_or(|max| {
+                self.now().since(self.cache.fresh_at(partition)) < max
+            })
+    }
+
+    fn within_outage_grace(&self, partition: Partition) -> bool {
+        let grace = self.settings.verify.outage_grace;
+        !grace.is_zero() && self.now().since(self.cache.fresh_at(partition)) < grace
+    }
+
+    async fn read(
+        &self,
+        sid: Sid,
+        subject: Option<&Subject>,
+        jti: Option<&str>,
+    ) -> Result<Option<Known>, Error> {
+        let partition = sid.partition();
+        if partition.0 >= self.store.partitions() {
+            return Ok(None);
+        }
+        let mark = self.cache.mark(partition);
+        let mut keys = vec![Key::Session(sid), Key::Partition];
+        keys.extend(subject.map(|subject| Key::Subject(subject.clone())));
+        let denied_key = jti.map(|jti| Key::DeniedToken(jti.into()));
+        keys.extend(denied_key.clone());
+        let loaded = self.load(partition, &keys).await?;
+        let denied = denied_key.is_some_and(|key| loaded.get(&key).is_some());
+        let Some(session) = loaded.session(sid) else { return Ok(None) };
+        let session = Arc::new(session.clone());
+        let state = Arc::new(*loaded.partition()?);
+        let subject = match &session.subject {
+            None => None,
+            Some(name) if subject == Some(name) => loaded.subject(name).cloned(),
+            Some(name) => {
+                let key = Key::Subject(name.clone());
+                self.load(partition, &[key]).await?.subject(name).cloned()
+            }
+        };
+        if session.subject.is_some() && subject.is_none() {
+            return Err(Unavailable::Missing("the subject's record".into()).into());
+        }
+        let subject = subject.map(Arc::new);
+        let meters = self.cache.meters(sid);
+        let cached = CachedSession { session: Arc::clone(&session), meters: Arc::clone(&meters) };
+        if self.settings.verify.cache {
+            self.cache.fill(mark, Some(&cached), subject.as_ref(), &state);
+        }
+        Ok(Some(Known { session, subject, partition: state, meters, cached: false, denied }))
+    }
+
+    /// The live sessions of a subject, newest activity first.
+    pub async fn sessions_of(&self, subject: &Subject) -> Result<Vec<Listed>, Error> {
+        let partition = self.partition_of(subject);
+        let keys = [Key::Index(subject.clone()), Key::Subject(subject.clone()), Key::Partition];
+        let loaded = self.load(partition, &keys).await?;
+        let keys: Vec<Key> = loaded.index(subject).iter().map(|sid| Key::Session(*sid)).collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found = self.load(partition, &keys).await?;
+        let state = loaded.subject(subject);
+        let mut sessions: Vec<Listed> = loaded
+            .index(subject)
+            .iter()
+            .filter_map(|sid| found.session(*sid))
+            .map(|session| self.listed(session, state, loaded.partition().ok(), found.now))
+            .filter(|listed| listed.ending.is_none())
+            .collect();
+        sessions.sort_by_key(|listed| std::cmp::Reverse(listed.session.last_seen_at));
+        Ok(sessions)
+    }
+
+    fn listed(
+        &self,
+        session: &Session,
+        subject: Option<&SubjectState>,
+        partition: Option<&PartitionState>,
+        now: Timestamp,
+    ) -> Listed {
+        let seen_at = self.cache.session(session.sid).map(|cached| cached.meters.seen_at());
+        let mut session = session.clone();
+        session.last_seen_at = session.last_seen_at.max(seen_at.unwrap_or_default());
+        let state = partition.copied().unwrap_or_default();
+        let ending = session.standing(subject, &state, now).err();
+        Listed { claims: session.effective_claims(subject), session: Arc::new(session), ending }
+    }
+
+    /// A session, live or ended, for as long as its record is kept.
+    pub async fn session(&self, sid: Sid) -> Result<Listed, Error> {
+        let known = self.read(sid, None, None).await?.ok_or(Refusal::NotFound)?;
+        let subject = known.subject.as_deref();
+        Ok(self.listed(&known.session, subject, Some(&known.partition), self.now()))
+    }
+
+    /// A page of sessions, live ones and those whose ending is still kept, by id; one subject's
+    /// or everybody's. `after` is a former page's `next`.
+    pub async fn page_sessions(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+        subject: Option<&Subject>,
+    ) -> Result<SessionPage, Error> {
+        let limit = limit.clamp(1, cloakroom_core::limits::PAGE_MAX);
+        let after = after.map(parse_cursor).transpose()?;
+        if let Some(subject) = subject {
+            return self.page_of_subject(after, limit, subject).await;
+        }
+        let (mut partition, mut after) = match after {
+            Some(sid) => (sid.partition().0, Some(Key::Session(sid))),
+            None => (0, None),
+        };
+        let mut sessions = Vec::new();
+        while partition < self.store.partitions() {
+            let want = limit + 1 - sessions.len();
+            let here = Partition(partition);
+            let page = self.store.page(here, Kind::Session, after.as_ref(), want);
+            for (_, found) in page.await? {
+                if let Record::Session(session) = found.record {
+                    sessions.push(session);
+                }
+            }
+            if sessions.len() > limit {
+                break;
+            }
+            partition += 1;
+            after = None;
+        }
+        let more = sessions.len() > limit;
+        sessions.truncate(limit);
+        let next = more.then(|| sessions.last().map(|last| last.sid.to_string())).flatten();
+        let mut listed = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            listed.push(self.list_one(&session).await?);
+        }
+        Ok(SessionPage { sessions: listed, next })
+    }
+
+    async fn page_of_subject(
+        &self,
+        after: Option<Sid>,
+        limit: usize,
+        subject: &Subject,
+    ) -> Result<SessionPage, Error> {
+        let mut sessions = self.sessions_of(subject).await?;
+        sessions.sort_by_key(|listed| listed.session.sid);
+        sessions.retain(|listed| after.is_none_or(|after| listed.session.sid > after));
+        let more = sessions.len() > limit;
+        sessions.truncate(limit);
+        let next = more.then(|| sessions.last().map(|last| last.session.sid.to_string())).flatten();
+        Ok(SessionPage { sessions, next })
+    }
+
+    async fn list_one(&self, session: &Session) -> Result<Listed, Error> {
+        let partition = session.sid.partition();
+        let mut keys = vec![Key::Partition];
+        keys.extend(session.subject.clone().map(Key::Subject));
+        let loaded = self.load(partition, &keys).await?;
+        let subject = loaded.subject_of(session)?;
+        Ok(self.listed(session, subject, Some(loaded.partition()?), loaded.now))
+    }
+}
+
+fn parse_cursor(text: &str) -> Result<Sid, Error> {
+    text.parse().map_err(|_| {
+        let why = "not a cursor of this listing".to_owned();
+        Refusal::InvalidMember { member: "after".into(), why }.into()
+    })
+}
+
+/// Whether an access token speaks of the session as it is now.
+fn access_matches(claims: &AccessClaims, known: &Known) -> Result<(), Error> {
+    let session = &known.session;
+    if session.subject.as_ref() != Some(&claims.subject) || claims.epoch > session.subject_epoch {
+        return Err(TOKEN_INVALID);
+    }
+    if claims.epoch < session.subject_epoch {
+        // The session was taken along by "sign out everywhere"; its earlier tokens were not.
+        return Err(Refusal::TokenExpired.into());
+    }
+    if claims.auth_time.as_secs() < session.auth_time.as_secs() {
+        return Err(TOKEN_INVALID);
+    }
+    Ok(())
+}
