@@ -95,7 +95,7 @@ const PUBLISHED: [&str; 3] = [
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
     // RFC 7520 section 3.5, as base64url text.
     "hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg",
-    // The page that decodes tokens, in the form it marks as base64url.
+    // The samples of a page that decodes tokens.
     "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
 ];
 
@@ -161,7 +161,8 @@ mod tests {
             "a-string-secret-at-least-256-bits-long",
             "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
             "your-256-bit-secret-your-256-bit-secret",
-            "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+            PUBLISHED[0],
+            PUBLISHED[1],
             "change-me-change-me-please-32-bytes!",
             "changeme000000000000000000000000",
             "secret00000000000000000000000000",

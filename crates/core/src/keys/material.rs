@@ -32,7 +32,7 @@ enum Signer {
     Ed25519(Ed25519KeyPair),
     P256(EcdsaKeyPair),
     Rsa(RsaKeyPair),
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 impl SigningKey {
@@ -69,7 +69,7 @@ impl SigningKey {
     /// The key of a secret that is shared with a backend. Its kid tells nothing of the secret that
     /// a token would not.
     pub fn shared(secret: &Hs256Secret) -> Self {
-        Self::new(Signer::Hmac(secret.hmac_key()))
+        Self::new(Signer::Hmac(Box::new(secret.hmac_key())))
     }
 
     /// The private key in PKCS#8, to be sealed.
@@ -167,7 +167,7 @@ pub struct VerifyingKey {
 
 enum Verifier {
     Public(ParsedPublicKey),
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 impl VerifyingKey {
@@ -204,7 +204,7 @@ impl VerifyingKey {
         Self {
             kid,
             algorithm: Algorithm::Hs256,
-            verifier: Verifier::Hmac(key),
+            verifier: Verifier::Hmac(Box::new(key)),
         }
     }
 
