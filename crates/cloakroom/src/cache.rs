@@ -17,6 +17,8 @@ use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_store::Key;
 use moka::sync::Cache as Lru;
 
+use crate::verify::Verified;
+
 /// What a node counts for one session; none of it is stored.
 #[derive(Debug, Default)]
 pub struct Meters {
@@ -27,16 +29,38 @@ pub struct Meters {
     assertion: Mutex<Option<Assertion>>,
 }
 
-/// A gateway's assertion, for as long as it may be handed out.
+/// A gateway's assertion, and what it was made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Assertion {
     pub(crate) token: Arc<Secret<String>>,
-    /// Of the claims it was made of.
-    pub(crate) made_of: (Timestamp, u64),
     pub(crate) fresh_until: Timestamp,
     pub(crate) session: Arc<Session>,
     pub(crate) subject: Option<Arc<SubjectState>>,
     pub(crate) kid: String,
+}
+
+impl Assertion {
+    /// Whether it still says what the session is: the very records it was made of, or records
+    /// with the same claims, and the key that signs now.
+    pub(crate) fn made_of(&self, verified: &Verified, kid: &str) -> bool {
+        if self.kid != kid {
+            return false;
+        }
+        let same_subject = match (&self.subject, &verified.subject) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.claims == b.claims,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let (a, b) = (&self.session, &verified.session);
+        same_subject
+            && (Arc::ptr_eq(a, b)
+                || (a.claims == b.claims
+                    && a.auth_time == b.auth_time
+                    && a.acr == b.acr
+                    && a.amr == b.amr
+                    && a.subject_epoch == b.subject_epoch
+                    && a.refused_from() <= b.refused_from()))
+    }
 }
 
 impl Meters {

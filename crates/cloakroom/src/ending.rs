@@ -362,7 +362,7 @@ impl<S: Store> Authority<S> {
         Ok(at)
     }
 
-    async fn end_partition(&self, partition: Partition, ctx: &Context) -> Result<(), Error> {
+    pub(crate) async fn end_partition(&self, partition: Partition, ctx: &Context) -> Result<(), Error> {
         let decide = |loaded: &Loaded| {
             let mut state = *loaded.partition()?;
             state.epoch += 1;

@@ -124,19 +124,24 @@ impl<S: Store> Authority<S> {
     ///
     /// Writes nothing; a refresh token is only looked at, never rotated.
     pub async fn verify(&self, credential: Credential<'_>) -> Result<Verified, Error> {
-        let verified = match credential {
+        let verified = self.prove(credential).await?;
+        self.note_use(&verified.session, &verified.meters).await;
+        Ok(verified)
+    }
+
+    /// The same without noting a use.
+    pub(crate) async fn prove(&self, credential: Credential<'_>) -> Result<Verified, Error> {
+        match credential {
             Credential::Cookie(text) => {
                 let token = OpaqueToken::parse(OpaqueKind::Session, text, &self.keys)?;
-                self.verify_cookie(&token).await?
+                self.verify_cookie(&token).await
             }
             Credential::Refresh(text) => {
                 let token = OpaqueToken::parse(OpaqueKind::Refresh, text, &self.keys)?;
-                self.verify_refresh(&token).await?
+                self.verify_refresh(&token).await
             }
-            Credential::Access(text) => self.verify_access(text).await?,
-        };
-        self.note_use(&verified.session, &verified.meters).await;
-        Ok(verified)
+            Credential::Access(text) => self.verify_access(text).await,
+        }
     }
 
     /// Proves a live session by a session or access token, told by its looks.

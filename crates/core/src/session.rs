@@ -355,6 +355,14 @@ impl Session {
         }
     }
 
+    /// When a token that is made at a use at `now` must be over: no token outlives its session.
+    pub fn tokens_end(&self, now: Timestamp) -> Timestamp {
+        match &self.holder {
+            Holder::Cookie { .. } => now.plus(self.idle_timeout).min(self.expires_at),
+            Holder::Refresh(_) => self.idle_expires_at(),
+        }
+    }
+
     /// Whether a use at `now` is to be written down, where the last known one was at `seen_at`.
     pub fn wants_touch(&self, seen_at: Timestamp, now: Timestamp) -> bool {
         now.since(seen_at.max(self.last_seen_at)) > self.touch_slack()

@@ -1,0 +1,262 @@
+//! Following what changed: this node's own commits at once, everybody's by the log.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cloakroom_core::event::FeedEntry;
+use cloakroom_core::session::EndReason;
+use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
+use cloakroom_store::{Entry, Key, Log, Logged, Store, Tick};
+
+use cloakroom_core::limits::{ENDED_SET_KEEP, FEED_MARGIN};
+
+use crate::authority::Authority;
+use crate::context::{Context, Error};
+
+/// Entries read at a time.
+const PAGE: usize = 256;
+/// Endings of this long ago are done again when the log went back.
+const REAPPLY: Duration = Duration::from_secs(600);
+/// A raise seen within this of its commit is the same raise.
+const SAME_RAISE: Duration = Duration::from_secs(5);
+/// Endings of one partition remembered for that, at most.
+const ENDINGS_MAX: usize = 10_000;
+
+/// How far each partition's log was followed.
+#[derive(Debug)]
+pub(crate) struct Followed(Vec<Mutex<Follower>>);
+
+#[derive(Debug, Default)]
+struct Follower {
+    /// The last entries seen of one commit; read again with what follows, since a log can go back.
+    last: Vec<Logged>,
+    started: bool,
+    /// Endings served or followed lately.
+    endings: VecDeque<(Timestamp, FeedEntry)>,
+}
+
+impl Followed {
+    pub(crate) fn new(partitions: u16) -> Self {
+        Self((0..partitions).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl Follower {
+    fn remember(&mut self, entry: &FeedEntry, now: Timestamp) {
+        let ends = match entry {
+            FeedEntry::SessionEnded { .. }
+            | FeedEntry::SubjectRaised { .. }
+            | FeedEntry::TokenDenied { .. }
+            | FeedEntry::AllEnded { .. } => true,
+            FeedEntry::SessionSteppedUp { .. }
+            | FeedEntry::KeyChanged { .. }
+            | FeedEntry::SessionChanged { .. }
+            | FeedEntry::SubjectChanged { .. }
+            | FeedEntry::RecordChanged => false,
+        };
+        if ends {
+            if self.endings.len() >= ENDINGS_MAX {
+                self.endings.pop_front();
+            }
+            self.endings.push_back((now, entry.clone()));
+        }
+    }
+}
+
+impl<S: Store> Authority<S> {
+    /// Applies what this node committed itself, before it is answered.
+    pub(crate) fn observe(&self, partition: Partition, entries: &[FeedEntry]) {
+        let now = self.now();
+        for entry in entries {
+            self.apply(partition, entry, now);
+            // An only writer's log can't go back under it.
+            if self.settings.verify.max_staleness.is_some()
+                && let Some(follower) = self.followed.0.get(usize::from(partition.0))
+            {
+                follower.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, now);
+            }
+        }
+    }
+
+    fn apply(&self, partition: Partition, entry: &FeedEntry, now: Timestamp) {
+        self.cache.apply(partition, entry, now);
+        match entry {
+            FeedEntry::KeyChanged { .. } => self.access_tokens.invalidate_all(),
+            FeedEntry::SessionEnded { .. }
+            | FeedEntry::SessionSteppedUp { .. }
+            | FeedEntry::SubjectRaised { .. }
+            | FeedEntry::TokenDenied { .. }
+            | FeedEntry::AllEnded { .. }
+            | FeedEntry::SessionChanged { .. }
+            | FeedEntry::SubjectChanged { .. }
+            | FeedEntry::RecordChanged => {}
+        }
+    }
+
+    /// Reads every partition's log to its end once. To be called twice a second where the store
+    /// has other writers; only then may the cache decide.
+    pub async fn follow(&self) -> Result<(), Error> {
+        for number in 0..self.store.partitions() {
+            self.follow_partition(Partition(number)).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads one partition's log to its end.
+    pub async fn follow_partition(&self, partition: Partition) -> Result<(), Error> {
+        let began = self.now();
+        let Some(slot) = self.followed.0.get(usize::from(partition.0)) else { return Ok(()) };
+        let (started, last) = {
+            let follower = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            (follower.started, follower.last.clone())
+        };
+        // An entry as old as this may have been trimmed since, which is no sign of anything.
+        let kept_from = began.minus(self.settings.access_ttl + FEED_MARGIN / 2);
+        let last: Vec<Logged> =
+            last.into_iter().filter(|logged| logged.cursor.instant() > kept_from).collect();
+        let mut from = match last.first() {
+            Some(logged) => logged.cursor,
+            None if started => Tick::at(kept_from),
+            // What was cached before the first reading is dropped by it, so only what comes later
+            // matters, and what a slow read may still undo.
+            None => Tick::at(began.minus(ENDED_SET_KEEP)),
+        };
+        let mut first = true;
+        let mut keys_changed = false;
+        loop {
+            let read = self.store.log(partition, Log::Feed, from, PAGE);
+            let deadline = self.now().plus(self.settings.store_timeout);
+            let page = self.within(deadline, read).await??;
+            let mut news = page.as_slice();
+            if first && !last.is_empty() {
+                match page.strip_prefix(last.as_slice()) {
+                    Some(rest) => news = rest,
+                    None => return self.went_back(partition).await,
+                }
+            }
+            first = false;
+            keys_changed |= self.apply_page(partition, news);
+            let Some(end) = page.last().map(|logged| logged.cursor) else { break };
+            if page.len() < PAGE {
+                break;
+            }
+            from = end.successor();
+        }
+        if keys_changed || (!started && partition == Partition::ZERO) {
+            self.load_ring().await?;
+        }
+        if !started {
+            self.cache.forget_all(partition);
+            slot.lock().unwrap_or_else(PoisonError::into_inner).started = true;
+        }
+        self.cache.refreshed(partition, began);
+        Ok(())
+    }
+
+    /// Applies entries in their order; says whether keys changed.
+    fn apply_page(&self, partition: Partition, news: &[Logged]) -> bool {
+        let now = self.now();
+        let mut keys_changed = false;
+        let Some(slot) = self.followed.0.get(usize::from(partition.0)) else { return false };
+        for logged in news {
+            let Entry::Feed(entry) = &logged.entry else { continue };
+            self.apply(partition, entry, now);
+            keys_changed |= matches!(entry, FeedEntry::KeyChanged { .. });
+            slot.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, now);
+        }
+        if let Some(end) = news.last().map(|logged| logged.cursor) {
+            let last = news.iter().filter(|logged| logged.cursor == end).cloned().collect();
+            slot.lock().unwrap_or_else(PoisonError::into_inner).last = last;
+        }
+        keys_changed
+    }
+
+    /// The log lacks what this node has seen of it: the store went back. What is cached of it is
+    /// dropped, and the endings that this node served or followed lately are done again.
+    async fn went_back(&self, partition: Partition) -> Result<(), Error> {
+        self.cache.forget_all(partition);
+        self.access_tokens.invalidate_all();
+        let now = self.now();
+        let endings = {
+            let Some(slot) = self.followed.0.get(usize::from(partition.0)) else { return Ok(()) };
+            let mut follower = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            follower.last.clear();
+            // The next reading begins anew; until then the cache doesn't decide here.
+            follower.started = false;
+            follower.endings.retain(|(at, _)| now.since(*at) < REAPPLY);
+            follower.endings.clone()
+        };
+        for (at, entry) in endings {
+            self.reapply(partition, at, &entry).await?;
+        }
+        Ok(())
+    }
+
+    async fn reapply(
+        &self,
+        partition: Partition,
+        at: Timestamp,
+        entry: &FeedEntry,
+    ) -> Result<(), Error> {
+        let ctx = Context::system();
+        match entry {
+            FeedEntry::SessionEnded { sid, reason, .. } => {
+                self.end_with(*sid, (*reason).into(), None, &ctx).await?;
+            }
+            FeedEntry::SubjectRaised { subject, epoch, except, reason } => {
+                self.raise_again(subject, *epoch, *except, *reason, &ctx).await?;
+            }
+            FeedEntry::TokenDenied { jti, until } => {
+                self.deny_token(jti, *until, &ctx).await?;
+            }
+            FeedEntry::AllEnded { .. } => self.end_partition_again(partition, at, &ctx).await?,
+            FeedEntry::SessionSteppedUp { .. }
+            | FeedEntry::KeyChanged { .. }
+            | FeedEntry::SessionChanged { .. }
+            | FeedEntry::SubjectChanged { .. }
+            | FeedEntry::RecordChanged => {}
+        }
+        Ok(())
+    }
+
+    async fn raise_again(
+        &self,
+        subject: &Subject,
+        epoch: u64,
+        except: Option<Sid>,
+        reason: EndReason,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        let home = self.partition_of(subject);
+        let key = Key::Subject(subject.clone());
+        let lost = |known: u64| known < epoch;
+        let known = self.load(home, &[key]).await?.subject(subject).map_or(0, |s| s.epoch);
+        if !lost(known) {
+            return Ok(());
+        }
+        // Where the spared session is gone with the log, nobody is spared.
+        match self.raise(subject, reason, except, ctx, |s| s.epoch = s.epoch.max(epoch)).await {
+            Err(Error::Refused(_)) => {
+                self.raise(subject, reason, None, ctx, |s| s.epoch = s.epoch.max(epoch)).await?;
+            }
+            other => {
+                other?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_partition_again(
+        &self,
+        partition: Partition,
+        at: Timestamp,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        let loaded = self.load(partition, &[Key::Partition]).await?;
+        if loaded.partition()?.bumped_at.plus(SAME_RAISE) < at {
+            self.end_partition(partition, ctx).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! The signing keys: made, rotated and revoked by commits to partition 0, which every node follows.
+
+use std::sync::{Arc, PoisonError};
+
+use cloakroom_core::event::{EventKind, FeedEntry};
+use cloakroom_core::keys::{
+    FreshKey, KeyChange, KeyEntropy, KeyRecord, KeyRing, KeyRules, KeyState, RevokeRefused,
+    RotateRefused,
+};
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::types::{Partition, Secret, Timestamp};
+use cloakroom_store::{Batch, Key, Kind, Record, Review, Store, Version};
+
+use crate::authority::Authority;
+use crate::clock::draw;
+use crate::context::{Context, Error, Unavailable};
+
+/// Keys that a store may hold at once; many more than a sane rotation leaves.
+const KEYS_MAX: usize = 1000;
+
+/// The keys as stored, with their versions.
+struct StoredKeys {
+    ring: KeyRing,
+    versions: Vec<(Key, Version)>,
+}
+
+impl StoredKeys {
+    fn version(&self, key: &Key) -> Version {
+        let found = self.versions.iter().find(|(known, _)| known == key);
+        found.map_or(Version::ZERO, |(_, version)| *version)
+    }
+}
+
+impl<S: Store> Authority<S> {
+    /// Does what is due to the signing keys: makes, activates, retires, removes. To be called
+    /// every half minute; on several nodes one commit wins and the others follow it.
+    pub async fn tend_keys(&self) -> Result<(), Error> {
+        let ctx = Context::system();
+        self.change_keys(&ctx, |ring, now, rules| Ok(ring.plan(now, rules))).await
+    }
+
+    /// Lets the next key take over, if it was published long enough for every verifier.
+    pub async fn rotate_keys(&self, ctx: &Context) -> Result<(), Error> {
+        let rotate = |ring: &KeyRing, now, rules: &KeyRules| {
+            ring.rotate_now(now, rules).map_err(|refused| {
+                Error::Refused(Refusal::Conflict(match refused {
+                    RotateRefused::SharedSecret => "an HS256 secret is changed in the configuration",
+                    RotateRefused::NotYet { .. } => {
+                        "the next key has been published for too short a time"
+                    }
+                }))
+            })
+        };
+        self.change_keys(ctx, rotate).await
+    }
+
+    /// Makes a key verify nothing any more, at once.
+    pub async fn revoke_key(&self, kid: &str, ctx: &Context) -> Result<(), Error> {
+        let revoke = |ring: &KeyRing, now, rules: &KeyRules| {
+            ring.revoke(kid, now, rules).map_err(|refused| {
+                Error::Refused(match refused {
+                    RevokeRefused::Unknown => Refusal::NotFound,
+                    RevokeRefused::SharedSecret => {
+                        Refusal::Conflict("an HS256 secret is changed in the configuration")
+                    }
+                })
+            })
+        };
+        self.change_keys(ctx, revoke).await
+    }
+
+    /// The signing keys there are.
+    pub fn key_records(&self) -> Vec<KeyRecord> {
+        self.ring().map(|ring| ring.records().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The public key set (RFC 7517).
+    pub fn jwks(&self) -> serde_json::Value {
+        self.ring().map(|ring| ring.jwks(self.now())).unwrap_or_default()
+    }
+
+    /// Reads the keys again.
+    pub(crate) async fn load_ring(&self) -> Result<(), Error> {
+        let stored = self.stored_keys().await?;
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored.ring);
+        self.access_tokens.invalidate_all();
+        Ok(())
+    }
+
+    async fn stored_keys(&self) -> Result<StoredKeys, Error> {
+        let deadline = self.now().plus(self.settings.store_timeout);
+        let page = self.store.page(Partition::ZERO, Kind::SigningKey, None, KEYS_MAX);
+        let mut records = Vec::new();
+        let mut versions = Vec::new();
+        for (key, found) in self.within(deadline, page).await?? {
+            versions.push((key, found.version));
+            if let Record::SigningKey(record) = found.record {
+                records.push(record);
+            }
+        }
+        let shared = self.settings.hs256_secret.as_ref();
+        let ring = KeyRing::new(records, &self.keys, shared)
+            .map_err(|fault| Unavailable::Key(fault.to_string()))?;
+        Ok(StoredKeys { ring, versions })
+    }
+
+    async fn change_keys(
+        &self,
+        ctx: &Context,
+        plan: impl Fn(&KeyRing, Timestamp, &KeyRules) -> Result<Vec<KeyChange>, Error> + Send,
+    ) -> Result<(), Error> {
+        let rules = KeyRules {
+            algorithm: self.settings.algorithm,
+            rotation: self.settings.key_rotation,
+            access_ttl: self.settings.access_ttl.max(self.settings.gateway_ttl),
+        };
+        let deadline = self.now().plus(self.settings.store_timeout);
+        loop {
+            let stored = self.stored_keys().await?;
+            let now = self.now();
+            let changes = plan(&stored.ring, now, &rules)?;
+            let mut batch = Batch::default();
+            for change in changes {
+                self.stage(&mut batch, &stored, change, now, ctx)?;
+            }
+            if batch.writes.is_empty() {
+                break;
+            }
+            // Every key is expected as it was read: of two nodes' plans one wins.
+            for (key, version) in &stored.versions {
+                if !batch.writes.iter().any(|write| write.key == *key) {
+                    batch.expect(key.clone(), *version);
+                }
+            }
+            if self.try_commit(Partition::ZERO, batch, deadline).await?.is_some() {
+                break;
+            }
+            if self.now() >= deadline {
+                return Err(Unavailable::Deadline.into());
+            }
+        }
+        self.load_ring().await
+    }
+
+    fn stage(
+        &self,
+        batch: &mut Batch,
+        stored: &StoredKeys,
+        change: KeyChange,
+        now: Timestamp,
+        ctx: &Context,
+    ) -> Result<(), Error> {
+        match change {
+            KeyChange::Generate(algorithm, fresh) => {
+                let entropy = KeyEntropy {
+                    seed: Secret::new(draw(&*self.entropy)),
+                    nonce: draw(&*self.entropy),
+                };
+                let record = KeyRecord::generate(algorithm, fresh, &entropy, &self.keys, now)
+                    .map_err(|fault| Unavailable::Key(fault.to_string()))?;
+                let kind = match fresh {
+                    FreshKey::Next => EventKind::KeyCreated,
+                    FreshKey::Active => EventKind::KeyActivated,
+                };
+                announce(batch, record.kid.as_str(), record.state.name(), kind, now, ctx);
+                let key = Key::SigningKey(record.kid.as_str().into());
+                batch.put(key, Version::ZERO, Record::SigningKey(record), Review::Never);
+            }
+            KeyChange::Put(record) => {
+                let kind = match record.state {
+                    KeyState::Next => EventKind::KeyCreated,
+                    KeyState::Active => EventKind::KeyActivated,
+                    KeyState::Retired => EventKind::KeyRetired,
+                    KeyState::Revoked => EventKind::KeyRevoked,
+                };
+                announce(batch, record.kid.as_str(), record.state.name(), kind, now, ctx);
+                let key = Key::SigningKey(record.kid.as_str().into());
+                let version = stored.version(&key);
+                batch.put(key, version, Record::SigningKey(record), Review::Never);
+            }
+            KeyChange::Remove(kid) => {
+                let key = Key::SigningKey(kid.as_str().into());
+                let version = stored.version(&key);
+                batch.delete(key, version);
+                let state = "removed".to_owned();
+                batch.feed(FeedEntry::KeyChanged { kid: kid.as_str().to_owned(), state });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn announce(
+    batch: &mut Batch,
+    kid: &str,
+    state: &str,
+    kind: EventKind,
+    now: Timestamp,
+    ctx: &Context,
+) {
+    batch.feed(FeedEntry::KeyChanged { kid: kid.to_owned(), state: state.to_owned() });
+    let mut event = ctx.event(kind, now, None, None);
+    event.reason = Some(kid.to_owned());
+    batch.audit(event);
+}

@@ -1,0 +1,196 @@
+//! The clean-up: what has expired goes away by itself, at a cost of what expired, never early.
+
+use cloakroom_core::event::EventKind;
+use cloakroom_core::limits::FEED_MARGIN;
+use cloakroom_core::session::{Ending, Lifecycle, Session};
+use cloakroom_core::types::{Partition, Sid, Timestamp};
+use cloakroom_store::{Batch, Key, Log, Record, Review, Store, Version};
+
+use crate::authority::Authority;
+use crate::context::{Context, Error};
+use crate::ending::kin;
+use crate::opening::ended_feed;
+use crate::transact::{Decision, Loaded};
+
+/// Records looked at, and log entries trimmed, at a time.
+const BATCH: usize = 128;
+
+/// What a clean-up did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Sessions whose expiry was written down.
+    pub ended: usize,
+    /// Records removed.
+    pub removed: usize,
+    /// Log entries removed.
+    pub trimmed: usize,
+}
+
+/// What became of one record that was due.
+enum Fate {
+    Ended,
+    Removed,
+    Kept,
+}
+
+impl<S: Store> Authority<S> {
+    /// Cleans up all partitions, in bounded batches.
+    pub async fn sweep(&self) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        for number in 0..self.store.partitions() {
+            let here = self.sweep_partition(Partition(number)).await?;
+            swept.ended += here.ended;
+            swept.removed += here.removed;
+            swept.trimmed += here.trimmed;
+        }
+        Ok(swept)
+    }
+
+    /// Cleans up one partition.
+    pub async fn sweep_partition(&self, partition: Partition) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        // The store's clock: a node whose own runs ahead must not sweep early.
+        let deadline = self.now().plus(self.settings.store_timeout);
+        let now = self.within(deadline, self.store.now()).await??.min(self.now());
+        let mut seen: Option<Vec<Key>> = None;
+        loop {
+            let due = self.store.due(partition, now, BATCH).await?;
+            // What could neither be removed nor filed anew would come up forever.
+            if due.is_empty() || seen.as_ref() == Some(&due) {
+                break;
+            }
+            for key in &due {
+                match self.review(partition, key, now).await? {
+                    Fate::Ended => swept.ended += 1,
+                    Fate::Removed => swept.removed += 1,
+                    Fate::Kept => {}
+                }
+            }
+            let full = due.len() == BATCH;
+            seen = Some(due);
+            if !full {
+                break;
+            }
+        }
+        swept.trimmed += self.trim(partition, Log::Audit, self.settings.events_keep, now).await?;
+        let feed = self.settings.access_ttl + FEED_MARGIN;
+        swept.trimmed += self.trim(partition, Log::Feed, feed, now).await?;
+        Ok(swept)
+    }
+
+    async fn trim(
+        &self,
+        partition: Partition,
+        log: Log,
+        keep: std::time::Duration,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        let mut trimmed = 0;
+        loop {
+            let removed = self.store.trim(partition, log, now.minus(keep), BATCH).await?;
+            trimmed += removed;
+            if removed < BATCH {
+                return Ok(trimmed);
+            }
+        }
+    }
+
+    async fn review(
+        &self,
+        partition: Partition,
+        key: &Key,
+        now: Timestamp,
+    ) -> Result<Fate, Error> {
+        let keys = match key {
+            Key::Session(sid) => vec![key.clone(), Key::Data(*sid), Key::Partition],
+            Key::Data(_)
+            | Key::Subject(_)
+            | Key::Index(_)
+            | Key::User(_)
+            | Key::Identifier(_)
+            | Key::DeniedToken(_)
+            | Key::Throttle(_)
+            | Key::Partition
+            | Key::SigningKey(_)
+            | Key::ApiKey(_)
+            | Key::StoreKey
+            | Key::Settings => vec![key.clone()],
+        };
+        let decide = |loaded: &Loaded| match key {
+            Key::Session(sid) => self.review_session(*sid, loaded, now),
+            _ => Ok(remove(key, loaded)),
+        };
+        Ok(self.transact(partition, keys, decide).await?.0)
+    }
+
+    /// A session that lives is filed anew; one whose time is over ends, with its expiry as the
+    /// instant; one whose reason was kept long enough goes.
+    fn review_session(
+        &self,
+        sid: Sid,
+        loaded: &Loaded,
+        now: Timestamp,
+    ) -> Result<Decision<Fate>, Error> {
+        let key = Key::Session(sid);
+        let Some(session) = loaded.session(sid) else { return Ok(remove(&key, loaded)) };
+        if let Some(missing) = kin(session, loaded) {
+            return Ok(Decision::Load(missing));
+        }
+        let subject = loaded.subject_of(session)?;
+        let version = loaded.version(&key);
+        let mut batch = Batch::default();
+        let fate = match session.standing(subject, loaded.partition()?, now) {
+            Ok(()) => {
+                let record = Record::Session(Box::new(session.clone()));
+                batch.put(key, version, record, Review::At(session.refused_from()));
+                Fate::Kept
+            }
+            Err(ending) => self.review_ended(&mut batch, session, ending, loaded, now),
+        };
+        Ok(Decision::Commit(batch, fate))
+    }
+
+    fn review_ended(
+        &self,
+        batch: &mut Batch,
+        session: &Session,
+        ending: Ending,
+        loaded: &Loaded,
+        now: Timestamp,
+    ) -> Fate {
+        let key = Key::Session(session.sid);
+        let version = loaded.version(&key);
+        let keep_until = ending.at.plus(self.settings.keep_ended);
+        let data = Key::Data(session.sid);
+        if session.lifecycle == Lifecycle::Live {
+            let ctx = Context::system();
+            let (kind, subject) = (EventKind::SessionEnded, session.subject.as_ref());
+            let mut event = ctx.event(kind, ending.at, Some(session.sid), subject);
+            event.reason = Some(ending.reason.as_str().to_owned());
+            batch.audit(event);
+            batch.feed(ended_feed(session, ending.reason, self.forget_at(now)));
+        }
+        if loaded.version(&data) != Version::ZERO && ending.successor.is_none() {
+            batch.delete(data.clone(), loaded.version(&data));
+        }
+        self.leave_index(batch, session, loaded);
+        if now < keep_until {
+            let ended = session.clone().ended(ending);
+            let record = Record::Session(Box::new(ended));
+            batch.put(key, version, record, Review::At(keep_until));
+            return Fate::Ended;
+        }
+        if loaded.version(&data) != Version::ZERO && ending.successor.is_some() {
+            batch.delete(data.clone(), loaded.version(&data));
+        }
+        batch.delete(key, version);
+        Fate::Removed
+    }
+}
+
+/// Removes a record whose own expiry is past; the store shows it to nobody any more.
+fn remove(key: &Key, loaded: &Loaded) -> Decision<Fate> {
+    let mut batch = Batch::default();
+    batch.delete(key.clone(), loaded.version(key));
+    Decision::Commit(batch, Fate::Removed)
+}
