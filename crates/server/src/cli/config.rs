@@ -1,13 +1,13 @@
 //! `cloakroom config`: write, check, show and explain the configuration.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::config::{
-    Flags, Loaded, Problem, Shown, Surroundings, commented_file, reference, schema,
+    Flags, Loaded, Problem, Shown, Surroundings, commented_file, reference, reference_json, schema,
 };
 
 /// The arguments of `cloakroom config`.
@@ -75,6 +75,10 @@ pub fn run(
         ConfigCommand::Init { path } => init(path, out, err),
         ConfigCommand::Check => check(&Loaded::read(flags, surroundings), as_json, out, err),
         ConfigCommand::Show => show(&Loaded::read(flags, surroundings), as_json, out, err),
+        ConfigCommand::Reference if as_json => {
+            writeln!(out, "{:#}", reference_json())?;
+            Ok(Outcome::Done)
+        }
         ConfigCommand::Reference => {
             out.write_all(reference().as_bytes())?;
             Ok(Outcome::Done)
@@ -86,7 +90,7 @@ pub fn run(
     }
 }
 
-fn init(path: &PathBuf, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Outcome> {
+fn init(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Outcome> {
     if path.as_os_str() == "-" {
         out.write_all(commented_file().as_bytes())?;
         return Ok(Outcome::Done);
@@ -205,5 +209,132 @@ fn count(number: usize, noun: &str) -> String {
         0 => String::new(),
         1 => format!(", 1 {noun}"),
         number => format!(", {number} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: ConfigArgs,
+    }
+
+    /// Runs a command line on a file with this text; outcome, standard output, standard error.
+    fn run_on(text: &str, arguments: &[&str], as_json: bool) -> (Outcome, String, String) {
+        let directory = TempDir::new().expect("a temporary directory");
+        let path = directory.path().join("cloakroom.toml");
+        std::fs::write(&path, text).expect("a writable directory");
+        let flags = Flags {
+            config: Some(path),
+            data: None,
+        };
+        let surroundings = Surroundings {
+            variables: std::collections::BTreeMap::new(),
+            unreadable: Vec::new(),
+            terminal: false,
+            cores: 1,
+            search: Vec::new(),
+        };
+        let program = Program::parse_from([&["config"], arguments].concat());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let outcome = run(
+            &program.args,
+            &flags,
+            &surroundings,
+            as_json,
+            &mut out,
+            &mut err,
+        )
+        .expect("a vector takes everything");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (outcome, text(out), text(err))
+    }
+
+    #[test]
+    fn a_good_file_is_ok_and_a_warning_does_not_change_that() {
+        let (outcome, out, err) = run_on("password.min_length = 8\n", &["check"], false);
+        assert_eq!((outcome, outcome.code()), (Outcome::Done, 0));
+        assert!(out.ends_with("cloakroom.toml: ok, 1 warning\n"), "{out}");
+        assert!(
+            err.starts_with("warning: ") && err.contains(":1: `password.min_length`"),
+            "{err}"
+        );
+    }
+
+    #[test]
+    fn a_bad_file_exits_with_2_and_names_every_line() {
+        let text = "store.timeout = \"0\"\nrefresh.grace = \"x\"\n";
+        let (outcome, out, err) = run_on(text, &["check"], false);
+        assert_eq!(
+            (outcome, outcome.code(), out.as_str()),
+            (Outcome::Wrong, 2, "")
+        );
+        assert!(
+            err.contains(":1: `store.timeout`") && err.contains(":2: `refresh.grace`"),
+            "{err}"
+        );
+
+        let (outcome, out, err) = run_on(text, &["check"], true);
+        assert_eq!((outcome, err.as_str()), (Outcome::Wrong, ""));
+        let answer: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(answer["ok"], false);
+        assert_eq!(answer["problems"][1]["key"], "refresh.grace");
+        assert_eq!(answer["problems"][1]["source"]["line"], 2);
+        assert_eq!(run_on(text, &["show"], false).0, Outcome::Wrong);
+    }
+
+    #[test]
+    fn show_names_each_value_and_its_source() {
+        let (outcome, out, _) = run_on("refresh.grace = \"7s\"\n", &["show"], false);
+        assert_eq!(outcome, Outcome::Done);
+        let grace = out
+            .lines()
+            .find(|line| line.starts_with("refresh.grace"))
+            .expect("a line");
+        assert!(grace.starts_with("refresh.grace = \"7s\"  # "), "{grace}");
+        assert!(grace.ends_with("cloakroom.toml:1"), "{grace}");
+        assert!(out.contains("refresh.ttl = \"7d\"  # default\n"), "{out}");
+        assert!(out.contains("# master_key is unset\n"), "{out}");
+        let (_, out, _) = run_on("", &["show"], true);
+        let answer: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert!(
+            answer["values"]
+                .as_array()
+                .is_some_and(|values| values.len() > 70)
+        );
+    }
+
+    #[test]
+    fn init_never_writes_over_a_file() {
+        let directory = TempDir::new().expect("a temporary directory");
+        let path = directory.path().join("new.toml");
+        let path = path.to_str().expect("UTF-8");
+        assert_eq!(run_on("", &["init", path], false).0, Outcome::Done);
+        assert_eq!(
+            std::fs::read_to_string(path).expect("written"),
+            commented_file()
+        );
+        let (outcome, _, err) = run_on("", &["init", path], false);
+        assert_eq!((outcome, outcome.code()), (Outcome::Failed, 1));
+        assert!(err.contains("new.toml"), "{err}");
+        assert_eq!(run_on("", &["init", "-"], false).1, commented_file());
+    }
+
+    #[test]
+    fn reference_and_schema_are_printed_whole() {
+        assert_eq!(run_on("", &["reference"], false).1, reference());
+        for (command, as_json) in [("schema", false), ("reference", true)] {
+            let printed = run_on("", &[command], as_json).1;
+            assert!(
+                serde_json::from_str::<serde_json::Value>(&printed).is_ok(),
+                "{command}"
+            );
+        }
     }
 }

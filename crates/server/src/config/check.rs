@@ -45,6 +45,11 @@ impl<'a> Judge<'a> {
             .push(Problem::new(self.entries.source(key, &[]), key, text));
     }
 
+    /// Whether nobody set the key; one that was set badly has its own problem already.
+    fn lacks(&self, key: &'static str) -> bool {
+        !self.entries.is_set(key)
+    }
+
     fn within(&mut self, key: &'static str, value: impl TryInto<u64>, least: u64, most: u64) {
         let value = value.try_into().unwrap_or(u64::MAX);
         if value < least || value > most {
@@ -198,14 +203,14 @@ fn capacities(judge: &mut Judge<'_>, config: &Config) {
 }
 
 fn master_key(judge: &mut Judge<'_>, config: &Config) {
-    if !config.store.url.is_embedded() && config.master_key.is_none() {
+    if !config.store.url.is_embedded() && judge.lacks("master_key") {
         judge.refuse(
             "master_key",
             "is needed by a store over the network: draw 32 random bytes (`openssl rand -base64 \
              32`) into a file and name it in `master_key_file`",
         );
     }
-    if config.master_key.is_none() && config.master_key_previous.is_some() {
+    if judge.lacks("master_key") && config.master_key_previous.is_some() {
         judge.refuse(
             "master_key_previous",
             "needs the `master_key` that follows it",
@@ -215,7 +220,7 @@ fn master_key(judge: &mut Judge<'_>, config: &Config) {
 
 fn token(judge: &mut Judge<'_>, config: &Config) {
     let token = &config.token;
-    match (token.algorithm, token.hs256_secret.is_some()) {
+    match (token.algorithm, !judge.lacks("token.hs256_secret")) {
         (Algorithm::Hs256, false) => judge.refuse(
             "token.algorithm",
             "is `HS256`, which needs `token.hs256_secret` or `token.hs256_secret_file`",

@@ -178,39 +178,45 @@ impl FromText for StoreUrl {
     }
 }
 
-/// The URL without its password, for people.
+/// The URL without its password, for people; nothing of what is no URL of a store.
 pub(super) fn masked_url(url: &str) -> String {
-    let (rest, query) = match url.split_once('?') {
-        Some((rest, query)) => (rest, Some(query)),
-        None => (url, None),
-    };
-    let mut shown = match rest.split_once("://") {
-        Some((scheme, after)) => format!("{scheme}://{}", masked_authority(after)),
-        None => rest.to_owned(),
-    };
-    if let Some(query) = query {
-        let members: Vec<_> = query.split('&').map(masked_member).collect();
-        shown.push('?');
-        shown.push_str(&members.join("&"));
+    if StoreUrl::from_text(url).is_err() {
+        return STARS.to_owned();
     }
-    shown
+    let Some((scheme, after)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    if scheme == "file" {
+        return url.to_owned();
+    }
+    // The last `@` ends the user information: a password may hold unescaped `@`, `/` and `?`.
+    let (user, after) = match after.rsplit_once('@') {
+        Some((user, after)) => (Some(user), after),
+        None => (None, after),
+    };
+    let user = match user.map(|user| user.split_once(':')) {
+        Some(Some((name, _))) => format!("{name}:{STARS}@"),
+        Some(None) => format!("{STARS}@"),
+        None => String::new(),
+    };
+    let (host, query) = match after.split_once('?') {
+        Some((host, query)) => (host, Some(query)),
+        None => (after, None),
+    };
+    let query = query.map(|query| {
+        let members: Vec<_> = query.split('&').map(masked_member).collect();
+        format!("?{}", members.join("&"))
+    });
+    format!("{scheme}://{user}{host}{}", query.unwrap_or_default())
 }
 
-fn masked_authority(after: &str) -> String {
-    // The last `@` ends the user information: a password may hold an unescaped one.
-    match after.rsplit_once('@') {
-        None => after.to_owned(),
-        Some((user, host)) => match user.split_once(':') {
-            Some((name, _)) => format!("{name}:********@{host}"),
-            None => format!("{user}@{host}"),
-        },
-    }
-}
+/// What stands for a secret inside a text.
+const STARS: &str = "********";
 
 fn masked_member(member: &str) -> String {
     match member.split_once('=') {
         Some((name, _)) if name.to_ascii_lowercase().contains("pass") => {
-            format!("{name}=********")
+            format!("{name}={STARS}")
         }
         Some(_) | None => member.to_owned(),
     }
@@ -604,5 +610,77 @@ impl FromText for Hs256Secret {
 
     fn from_text(text: &str) -> Result<Self, String> {
         Self::parse(text).map_err(|why| why.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sizes_have_one_reading() {
+        for (text, millis) in [
+            ("0", 0),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("15m", 900_000),
+            ("24h", 86_400_000),
+            ("30d", 2_592_000_000),
+            ("2w", 1_209_600_000),
+        ] {
+            assert_eq!(
+                Duration::from_text(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for bad in [
+            "", "m", "1", "-1s", "+1s", "1.5h", "1 s", " 1s", "1S", "1h30m", "1y",
+        ] {
+            assert!(Duration::from_text(bad).is_err(), "{bad}");
+        }
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("16KiB", 16384),
+            ("1MiB", 1 << 20),
+            ("2kB", 2000),
+        ] {
+            assert_eq!(ByteSize::from_text(text), Ok(ByteSize(bytes)), "{text}");
+        }
+        for bad in [
+            "",
+            "KiB",
+            "1 KiB",
+            "-1",
+            "1kib",
+            "1.5KiB",
+            "18446744073709551615KiB",
+        ] {
+            assert!(ByteSize::from_text(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("file:./data", "file:./data"),
+            ("file:///var/lib/c@x", "file:///var/lib/c@x"),
+            ("memory:", "memory:"),
+            ("redis://host/0", "redis://host/0"),
+            ("redis://:pw@host/0", "redis://:********@host/0"),
+            ("redis://pw@host/0", "redis://********@host/0"),
+            (
+                "postgres://u:p@w/x?y@host/db?a=b",
+                "postgres://u:********@host/db?a=b",
+            ),
+            (
+                "postgres://host/db?password=pw&a=b",
+                "postgres://host/db?password=********&a=b",
+            ),
+            ("hunter2", "********"),
+            ("mysql://u:pw@host", "********"),
+        ] {
+            assert_eq!(masked_url(url), shown);
+        }
     }
 }

@@ -336,7 +336,12 @@ impl Collector {
                 }
                 Raw::Secret(Secret::new(text))
             }
-            (_, raw) => raw,
+            (true, raw) => {
+                let text = format!("is {}, in quotes, not {}", key.shape.words(), raw.kind());
+                let problem = Problem::new(source, dotted(key.name, &sub), text);
+                return self.problems.push(problem);
+            }
+            (false, raw) => raw,
         };
         self.take(
             key,

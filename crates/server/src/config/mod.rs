@@ -12,6 +12,8 @@ mod report;
 mod source;
 mod suggest;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::path::PathBuf;
@@ -27,7 +29,7 @@ pub use kinds::{
     RedisTopology, SignInUrl, StoreUrl,
 };
 pub use load::{Flags, Surroundings};
-pub use report::{commented_file, reference, schema};
+pub use report::{commented_file, reference, reference_json, schema};
 pub use source::{Problem, Problems, Source};
 pub use tables::{AalCap, AalCaps, ClaimHeaders, Policies};
 

@@ -35,6 +35,30 @@ pub fn reference() -> String {
     out
 }
 
+/// The same for machines: one object for each key.
+pub fn reference_json() -> Value {
+    let entry = |key: &Key| {
+        let (default, derived) = match key.preset {
+            Preset::Value(text) => {
+                let raw = Raw::from_notation(&key.shape.notation_of(text)).ok();
+                (raw.and_then(|raw| raw.to_json()), None)
+            }
+            Preset::Unset => (None, None),
+            Preset::Derived(words) => (None, Some(words)),
+        };
+        json!({
+            "key": key.name,
+            "environment": key.variable(),
+            "file_key": key.file_name(),
+            "form": key.shape.words(),
+            "default": default,
+            "derived_default": derived,
+            "meaning": key.meaning.trim(),
+        })
+    };
+    keys().map(entry).collect::<Vec<_>>().into()
+}
+
 const REFERENCE_HEAD: &str = "\
 # Configuration reference
 
