@@ -234,13 +234,7 @@ mod tests {
             config: Some(path),
             data: None,
         };
-        let surroundings = Surroundings {
-            variables: std::collections::BTreeMap::new(),
-            unreadable: Vec::new(),
-            terminal: false,
-            cores: 1,
-            search: Vec::new(),
-        };
+        let surroundings = Surroundings::bare();
         let program = Program::parse_from([&["config"], arguments].concat());
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let outcome = run(

@@ -33,8 +33,10 @@ pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Loaded {
         mut problems,
         ..
     } = collector;
-    let (config, mut found, warnings) = assemble(&entries, data_dir);
+    let (config, mut found, mut warnings) = assemble(&entries, data_dir);
     problems.append(&mut found);
+    // A key that was refused has been judged with its default in its place.
+    warnings.retain(|warning| problems.iter().all(|problem| problem.key != warning.key));
     problems.sort_by_key(|problem| rank(&problem.source));
     let outcome = match config {
         Some(config) if problems.is_empty() => Ok(Box::new(config)),

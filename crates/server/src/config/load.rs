@@ -63,6 +63,17 @@ impl Surroundings {
         }
     }
 
+    /// None at all: no variables and no files, so that every key has its default.
+    pub const fn bare() -> Self {
+        Self {
+            variables: BTreeMap::new(),
+            unreadable: Vec::new(),
+            terminal: false,
+            cores: 1,
+            search: Vec::new(),
+        }
+    }
+
     /// A variable that is set and not empty: an empty value counts as unset.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
         self.variables

@@ -1,10 +1,10 @@
 //! What the configuration promises: every key by every way, all errors at once, nothing leaked.
 
+mod bounds;
 mod layers;
 mod report;
 mod safety;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -22,12 +22,11 @@ struct World {
 impl World {
     fn new() -> Self {
         let directory = TempDir::new().expect("a temporary directory");
+        let search = vec![directory.path().join("cloakroom.toml")];
         let surroundings = Surroundings {
-            variables: BTreeMap::new(),
-            unreadable: Vec::new(),
-            terminal: false,
             cores: 4,
-            search: vec![directory.path().join("cloakroom.toml")],
+            search,
+            ..Surroundings::bare()
         };
         Self {
             directory,
@@ -118,3 +117,35 @@ fn key(name: &str) -> &'static Key {
         .find(|key| key.name == name)
         .unwrap_or_else(|| panic!("{name} is no key"))
 }
+
+/// Files that are refused because of one key: the key, and a part of what is said.
+fn refused(cases: &[(&str, &str, &str)]) {
+    for (text, key, part) in cases {
+        let problems = World::new().file(text).problems();
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 1, "{text}\n{told:#?}");
+        assert_eq!(problems[0].key, *key, "{text}\n{told:#?}");
+        assert!(problems[0].text.contains(part), "{text}\n{told:#?}");
+    }
+}
+
+/// Files that are taken, with the keys that are warned of.
+fn taken(cases: &[(&str, &[&str])]) {
+    for (text, warned) in cases {
+        let loaded = World::new().file(text).load();
+        let outcome = loaded
+            .outcome
+            .map(|_| ())
+            .map_err(|problems| problems.to_string());
+        assert_eq!(outcome, Ok(()), "{text}");
+        let keys: Vec<_> = loaded
+            .warnings
+            .iter()
+            .map(|warning| warning.key.as_str())
+            .collect();
+        assert_eq!(keys, *warned, "{text}");
+    }
+}
+
+/// TLS by the public listener itself.
+const TLS: &str = "server.tls = { cert_file = \"c.pem\", key_file = \"k.pem\" }\n";
