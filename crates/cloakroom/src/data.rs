@@ -71,7 +71,7 @@ impl<S: Store> Authority<S> {
         sid: Sid,
         condition: IfMatch,
         ctx: &Context,
-        change: impl Fn(&mut Object) + Send,
+        change: impl Fn(&mut Object) + Send + Sync,
     ) -> Result<DataView, Error> {
         let changed = self.with_data(sid, |loaded, view| {
             let met = match condition {

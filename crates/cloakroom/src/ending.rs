@@ -276,7 +276,7 @@ impl<S: Store> Authority<S> {
         reason: EndReason,
         keep: Option<Sid>,
         ctx: &Context,
-        change: impl Fn(&mut SubjectState) + Send,
+        change: impl Fn(&mut SubjectState) + Send + Sync,
     ) -> Result<EndedMany, Error> {
         let partition = self.partition_of(subject);
         let keys =

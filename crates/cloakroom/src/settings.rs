@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use cloakroom_core::keys::Algorithm;
+use cloakroom_core::keys::{Algorithm, Hs256Secret};
 use cloakroom_core::password::PasswordRules;
 use cloakroom_core::rate::Quota;
 use cloakroom_core::refresh::RefreshRules;
 use cloakroom_core::session::SessionRules;
-use cloakroom_core::token::access::{ExtraClaims, Hs256Secret};
+use cloakroom_core::token::access::ExtraClaims;
 
 /// What happens when a subject has all the sessions it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,3 +4,5 @@ mod forge;
 mod jwt_claims;
 mod jwt_corpus;
 mod vectors;
+mod refresh;
+mod session;
