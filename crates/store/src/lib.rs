@@ -9,10 +9,14 @@ use std::future::Future;
 use cloakroom_core::event::{Event, FeedEntry};
 use cloakroom_core::types::{Partition, Timestamp};
 
+pub mod conformance;
+pub mod faulty;
 pub mod key;
+pub mod memory;
 pub mod record;
 
 pub use key::{Key, Kind};
+pub use memory::MemoryStore;
 pub use record::Record;
 
 /// A partition's clock: milliseconds since the epoch in the upper 48 bits, a count below.
@@ -82,7 +86,8 @@ pub enum Change {
         /// From this instant on the record is invisible, whenever it is physically removed.
         expires_at: Option<Timestamp>,
     },
-    /// Removes the record and its filing.
+    /// Removes the record and its filing. Where the record has expired its version is
+    /// [`Tick::ZERO`], and this removes what is left of it.
     Delete,
 }
 
@@ -144,7 +149,13 @@ impl Batch {
     }
 
     /// Stores a record that never expires by itself.
-    pub fn put(&mut self, key: Key, expected: Version, record: Record, review: Review) -> &mut Self {
+    pub fn put(
+        &mut self,
+        key: Key,
+        expected: Version,
+        record: Record,
+        review: Review,
+    ) -> &mut Self {
         self.put_until(key, expected, record, review, None)
     }
 
@@ -233,6 +244,9 @@ pub enum StoreError {
     /// It takes no writes: read-only, or full.
     #[error("the store takes no writes: {0}")]
     ReadOnly(String),
+    /// It has no such partition: a made-up id names one.
+    #[error("there is no partition {0}")]
+    NoPartition(Partition),
     /// What is stored can't be read.
     #[error("the record {key} can't be read: {problem}")]
     Corrupt {
@@ -251,8 +265,10 @@ pub enum StoreError {
 /// - A commit that was answered `Done` is visible to every later load of any node, and no load
 ///   shows a commit that could still be lost.
 /// - Loads of one call see one state of the partition.
-/// - A record is invisible from its `expires_at` on, whenever it is removed.
+/// - A record is invisible from its `expires_at` on, whenever it is removed: to a commit as well,
+///   which expects [`Tick::ZERO`] of it.
 /// - Ticks of a partition only grow; entries are read in the order of their commits.
+/// - A partition that doesn't exist is an error, whatever is asked of it.
 /// - A batch of entries alone expects no version and never conflicts.
 pub trait Store: Send + Sync + 'static {
     /// How many partitions there are; fixed when the store was made.
@@ -275,7 +291,8 @@ pub trait Store: Send + Sync + 'static {
         batch: Batch,
     ) -> impl Future<Output = Result<Commit, StoreError>> + Send;
 
-    /// At most `limit` records of one kind after `after`, in a fixed order of their keys.
+    /// At most `limit` records of one kind after `after`, in a fixed order of their keys. Fewer
+    /// mean that there are no more.
     fn page(
         &self,
         partition: Partition,
@@ -303,6 +320,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Logged>, StoreError>> + Send;
 
     /// At most `limit` entries of a log before the cursor `before` (exclusive), latest first.
+    /// Entries of one commit come in one page, even over the limit.
     fn log_back(
         &self,
         partition: Partition,

@@ -121,11 +121,9 @@ enum ActorShape<'a> {
 impl<'a> From<&'a FeedEntry> for FeedShape<'a> {
     fn from(entry: &'a FeedEntry) -> Self {
         match entry {
-            FeedEntry::SessionEnded { sid, reason, until } => Self::SessionEnded {
-                id: Id(*sid),
-                reason: Reason(*reason),
-                until: Ms(*until),
-            },
+            FeedEntry::SessionEnded { sid, reason, until } => {
+                Self::SessionEnded { id: Id(*sid), reason: Reason(*reason), until: Ms(*until) }
+            }
             FeedEntry::SessionSteppedUp { sid, auth_time } => {
                 Self::SessionSteppedUp { id: Id(*sid), auth_time: Ms(*auth_time) }
             }

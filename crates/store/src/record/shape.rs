@@ -454,11 +454,8 @@ impl<'a> From<&'a SubjectState> for SubjectShape<'a> {
 
 impl From<SubjectShape<'_>> for SubjectState {
     fn from(shape: SubjectShape<'_>) -> Self {
-        let bump = |bump: BumpShape| Bump {
-            epoch: bump.epoch,
-            at: bump.at.0,
-            reason: bump.reason.0,
-        };
+        let bump =
+            |bump: BumpShape| Bump { epoch: bump.epoch, at: bump.at.0, reason: bump.reason.0 };
         Self {
             subject: shape.subject.0,
             epoch: shape.epoch,
@@ -592,11 +589,7 @@ impl From<&StoreSettings> for SettingsShape {
 
 impl From<SettingsShape> for StoreSettings {
     fn from(shape: SettingsShape) -> Self {
-        Self {
-            partitions: shape.partitions,
-            store_id: shape.id.0,
-            created_at: shape.created_at.0,
-        }
+        Self { partitions: shape.partitions, store_id: shape.id.0, created_at: shape.created_at.0 }
     }
 }
 

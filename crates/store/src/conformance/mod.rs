@@ -1,0 +1,1 @@
+//! The meaning of [`Store`](crate::Store), as tests that every store has to pass.

@@ -1,0 +1,1 @@
+//! A store whose calls fail on purpose.
