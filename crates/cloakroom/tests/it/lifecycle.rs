@@ -1,0 +1,402 @@
+//! Opening, verifying, refreshing and ending, as a caller of the engine sees them.
+
+use std::sync::Arc;
+
+use cloakroom::core::event::EventKind;
+use cloakroom::core::refresh::Channel;
+use cloakroom::core::refusal::Refusal;
+use cloakroom::core::session::{Delivery, EndReason, Grant};
+use cloakroom::core::types::Sid;
+use cloakroom::{Credential, IfMatch, OnLimit, OpenRequest, Settings};
+
+use crate::world::*;
+
+#[tokio::test]
+async fn a6_logout_ends_every_form_the_session_has() {
+    let world = World::new().await;
+    let first = world.open(Delivery::Bearer).await;
+    let second = world.refresh(first.token.expose()).await.expect("refreshed");
+    assert!(world.verify_access(&first).await.is_ok(), "the control");
+    let logout = world.authority.logout(Credential::Refresh(second.token.expose()), &ctx()).await;
+    assert!(logout.expect("a logout").is_some());
+    for opened in [&first, &second] {
+        assert_eq!(ended(world.verify_access(opened).await), EndReason::SignedOut);
+        assert_eq!(ended(world.refresh(opened.token.expose()).await), EndReason::SignedOut);
+        let known = world.authority.introspect(opened.token.expose()).await.expect("an answer");
+        assert!(known.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a12_the_sid_grants_nothing() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    let sid = opened.session.sid.to_string();
+    for text in [sid.clone(), format!("cks_{sid}"), format!("ckr_{sid}")] {
+        for credential in
+            [Credential::Cookie(&text), Credential::Access(&text), Credential::Refresh(&text)]
+        {
+            assert!(world.authority.verify(credential).await.is_err());
+        }
+    }
+    assert!(world.verify(&opened).await.is_ok(), "the control");
+}
+
+#[tokio::test]
+async fn a_genuine_but_expired_access_token_signs_out_and_a_forged_one_does_not() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Bearer).await;
+    let access = opened.access.as_ref().expect("access").token.expose();
+    let forged = format!("{}A", &access[..access.len() - 1]);
+    world.advance(HOUR);
+    assert_eq!(refusal(world.verify_access(&opened).await), Refusal::TokenExpired);
+    let logout = world.authority.logout(Credential::Access(&forged), &ctx()).await;
+    assert!(logout.expect("an answer").is_none() || forged == *access);
+    assert!(world.verify(&opened).await.is_ok(), "nothing ended");
+    let logout = world.authority.logout(Credential::Access(access), &ctx()).await;
+    assert!(logout.expect("an answer").is_some());
+    assert_eq!(ended(world.verify(&opened).await), EndReason::SignedOut);
+}
+
+#[tokio::test]
+async fn f1_a_reuse_ends_the_session_with_one_event() {
+    let world = World::new().await;
+    let first = world.open(Delivery::Bearer).await;
+    let second = world.refresh(first.token.expose()).await.expect("refreshed");
+    world.advance(31 * SECOND);
+    let third = world.refresh(second.token.expose()).await.expect("refreshed");
+    assert_eq!(refusal(world.refresh(first.token.expose()).await), Refusal::RefreshTokenReused);
+    assert_eq!(ended(world.refresh(third.token.expose()).await), EndReason::RefreshReused);
+    assert_eq!(ended(world.verify_access(&third).await), EndReason::RefreshReused);
+    assert_eq!(world.count_events(EventKind::SessionReuseDetected).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn f2_any_number_of_concurrent_refreshes_have_one_successor() {
+    for _ in 0..50 {
+        let world = World::new().await;
+        let opened = Arc::new(world.open(Delivery::Bearer).await);
+        let authority = Arc::clone(&world.authority);
+        let answers = together(16, move |_| {
+            let (authority, opened) = (Arc::clone(&authority), Arc::clone(&opened));
+            async move {
+                let token = opened.token.expose();
+                let answer = authority.refresh(token, Channel::Body, None, &ctx()).await;
+                answer.expect("refreshed").token.expose().clone()
+            }
+        });
+        let mut answers = answers.await;
+        answers.sort();
+        answers.dedup();
+        assert_eq!(answers.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn f7_the_delivery_can_not_be_changed_by_asking() {
+    let world = World::new().await;
+    let split = world.open(Delivery::Split).await;
+    assert_eq!(refusal(world.refresh(split.token.expose()).await), Refusal::TokenWrongType);
+    let by_cookie =
+        world.authority.refresh(split.token.expose(), Channel::Cookie, None, &ctx()).await;
+    assert!(by_cookie.is_ok(), "the control");
+}
+
+#[tokio::test]
+async fn f9_a_flipped_refresh_token_ends_nothing() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Bearer).await;
+    let good = opened.token.expose();
+    for at in 4..good.len() {
+        let mut bytes = good.clone().into_bytes();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        let flipped = String::from_utf8(bytes).expect("text");
+        assert!(matches!(refusal(world.refresh(&flipped).await), Refusal::TokenInvalid));
+    }
+    assert!(world.refresh(good).await.is_ok());
+}
+
+#[tokio::test]
+async fn f12_a_changed_role_is_in_the_next_access_token_and_at_once_for_the_cookie() {
+    let world = World::new().await;
+    let (cookie, bearer) = (world.open(Delivery::Cookie).await, world.open(Delivery::Bearer).await);
+    let mut patch = cloakroom::core::session::Object::new();
+    patch.insert("role".into(), "admin".into());
+    for opened in [&cookie, &bearer] {
+        world.authority.change_claims(opened.session.sid, &patch, &ctx()).await.expect("changed");
+    }
+    assert_eq!(world.verify(&cookie).await.expect("live").claims()["role"], "admin");
+    let refreshed = world.refresh(bearer.token.expose()).await.expect("refreshed");
+    assert_eq!(refreshed.claims["role"], "admin");
+}
+
+#[tokio::test]
+async fn everywhere_means_everywhere_and_the_kept_one_goes_on() {
+    let world = World::new().await;
+    let kept = world.open(Delivery::Bearer).await;
+    let others = [world.open(Delivery::Cookie).await, world.open(Delivery::Split).await];
+    let verified = world.verify_access(&kept).await.expect("live");
+    let ended_many = world.authority.end_all_own(&verified, true, &ctx()).await.expect("ended");
+    assert_eq!(ended_many.revoked, 2);
+    for other in &others {
+        assert_eq!(ended(world.verify(other).await), EndReason::SignedOutEverywhere);
+    }
+    assert_eq!(refusal(world.verify_access(&kept).await), Refusal::TokenExpired);
+    let refreshed = world.refresh(kept.token.expose()).await.expect("refreshed");
+    assert!(world.verify_access(&refreshed).await.is_ok());
+    assert_eq!(world.authority.sessions_of(&ada()).await.expect("a list").len(), 1);
+}
+
+#[tokio::test]
+async fn end_everything_ends_everybody_and_new_sessions_open() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    assert!(world.verify(&opened).await.is_ok(), "the control");
+    world.authority.end_everything(&ctx()).await.expect("ended");
+    assert_eq!(ended(world.verify(&opened).await), EndReason::EndedByOperator);
+    let after = world.open(Delivery::Cookie).await;
+    assert!(world.verify(&after).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a9_the_limit_of_sessions_is_exact_under_races() {
+    let world = World::with(Settings { max_per_subject: 3, ..settings() }).await;
+    let authority = Arc::clone(&world.authority);
+    let opened = together(50, move |_| {
+        let authority = Arc::clone(&authority);
+        async move {
+            authority.open_session(request(grant(Delivery::Cookie)), &ctx()).await.expect("open")
+        }
+    })
+    .await;
+    let mut live = 0;
+    for opened in &opened {
+        match world.verify(opened).await {
+            Ok(_) => live += 1,
+            refused => assert_eq!(ended(refused), EndReason::TooManySessions),
+        }
+    }
+    assert_eq!((live, opened.len()), (3, 50));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a9_with_refuse_exactly_as_many_are_accepted() {
+    let refuse = Settings { max_per_subject: 3, on_limit: OnLimit::Refuse, ..settings() };
+    let world = World::with(refuse).await;
+    let authority = Arc::clone(&world.authority);
+    let opened = together(50, move |_| {
+        let authority = Arc::clone(&authority);
+        async move { authority.open_session(request(grant(Delivery::Cookie)), &ctx()).await }
+    })
+    .await;
+    assert_eq!(opened.iter().filter(|result| result.is_ok()).count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g4_no_update_of_data_is_lost() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    let sid = opened.session.sid;
+    let authority = Arc::clone(&world.authority);
+    let patched = together(50, move |n| {
+        let authority = Arc::clone(&authority);
+        async move {
+            let mut patch = cloakroom::core::session::Object::new();
+            patch.insert(format!("m{n}"), n.into());
+            authority.patch_data(sid, &patch, IfMatch::Any, &ctx()).await.map(|_| ())
+        }
+    })
+    .await;
+    assert!(patched.iter().all(Result::is_ok));
+    let seen = world.authority.data(sid).await.expect("data");
+    assert_eq!(seen.data.len(), 50);
+    let authority = Arc::clone(&world.authority);
+    let put = together(50, move |n| {
+        let authority = Arc::clone(&authority);
+        async move {
+            let mut data = cloakroom::core::session::Object::new();
+            data.insert("n".into(), n.into());
+            authority.put_data(sid, data, IfMatch::Version(seen.version), &ctx()).await.map(|_| ())
+        }
+    })
+    .await;
+    assert_eq!(put.iter().filter(|result| result.is_ok()).count(), 1);
+}
+
+#[tokio::test]
+async fn nothing_is_saved_onto_an_ended_session() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    let sid = opened.session.sid;
+    world.authority.end_session(sid, None, &ctx()).await.expect("ended");
+    let data = cloakroom::core::session::Object::new();
+    let put = world.authority.put_data(sid, data.clone(), IfMatch::Any, &ctx()).await;
+    assert_eq!(ended(put), EndReason::EndedByOperator);
+    let patch = world.authority.change_claims(sid, &data, &ctx()).await;
+    assert_eq!(ended(patch), EndReason::EndedByOperator);
+}
+
+#[tokio::test]
+async fn a_touch_that_meets_an_ended_session_is_dropped() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    world.advance(HOUR);
+    assert!(world.verify(&opened).await.is_ok());
+    world.authority.end_session(opened.session.sid, None, &ctx()).await.expect("ended");
+    world.authority.flush_touches().await.expect("flushed");
+    assert_eq!(ended(world.verify(&opened).await), EndReason::EndedByOperator);
+    let listed = world.authority.session(opened.session.sid).await.expect("kept");
+    assert_eq!(listed.ending.map(|ending| ending.reason), Some(EndReason::EndedByOperator));
+}
+
+#[tokio::test]
+async fn use_slides_the_idle_timeout_and_disuse_ends_it_before_any_sweep() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    for _ in 0..6 {
+        world.advance(23 * HOUR);
+        assert!(world.verify(&opened).await.is_ok());
+        world.authority.flush_touches().await.expect("flushed");
+    }
+    world.advance(25 * HOUR);
+    assert_eq!(ended(world.verify(&opened).await), EndReason::IdleTimeout);
+}
+
+#[tokio::test]
+async fn the_sweep_removes_only_what_is_refused_and_keeps_the_reason() {
+    let world = World::new().await;
+    let (idle, live) = (world.open(Delivery::Cookie).await, world.open(Delivery::Bearer).await);
+    world.advance(DAY + HOUR);
+    let swept = world.authority.sweep().await.expect("swept");
+    assert_eq!((swept.ended, swept.removed), (1, 0));
+    assert!(world.verify(&live).await.is_ok());
+    let listed = world.authority.session(idle.session.sid).await.expect("kept");
+    assert_eq!(listed.ending.map(|ending| ending.reason), Some(EndReason::IdleTimeout));
+    world.advance(DAY);
+    let swept = world.authority.sweep().await.expect("swept");
+    assert_eq!(swept.removed, 1);
+    let gone = world.authority.session(idle.session.sid).await;
+    assert_eq!(refusal(gone), Refusal::NotFound);
+    assert_eq!(world.count_events(EventKind::SessionEnded).await, 1);
+}
+
+#[tokio::test]
+async fn a_replaced_session_hands_its_data_on_and_the_lost_answer_can_be_asked_again() {
+    let world = World::new().await;
+    let anonymous = world.open_as(Grant { subject: None, ..grant(Delivery::Cookie) }).await;
+    let mut cart = cloakroom::core::session::Object::new();
+    cart.insert("cart".into(), 3.into());
+    let sid = anonymous.session.sid;
+    world.authority.put_data(sid, cart, IfMatch::Any, &ctx()).await.expect("saved");
+    let replace = || OpenRequest {
+        replaces: Some(anonymous.token.expose().clone()),
+        carry_data: true,
+        ..request(grant(Delivery::Cookie))
+    };
+    let first = world.authority.open_session(replace(), &ctx()).await.expect("opened");
+    let again = world.authority.open_session(replace(), &ctx()).await.expect("opened again");
+    assert_eq!(first.token.expose(), again.token.expose());
+    let data = world.authority.data(first.session.sid).await.expect("data");
+    assert_eq!(data.data["cart"], 3);
+    assert_eq!(ended(world.verify(&anonymous).await), EndReason::Replaced);
+    world.advance(31 * SECOND);
+    let late = world.authority.open_session(replace(), &ctx()).await;
+    assert_eq!(ended(late), EndReason::Replaced);
+}
+
+#[tokio::test]
+async fn a8_others_sessions_are_as_unknown_as_unknown_ones() {
+    let world = World::new().await;
+    let mine = world.open(Delivery::Cookie).await;
+    let eve = cloakroom::core::types::Subject::parse("usr_eve").expect("a subject");
+    let hers = world.open_as(Grant { subject: Some(eve), ..grant(Delivery::Cookie) }).await;
+    let verified = world.verify(&mine).await.expect("live");
+    let unknown = Sid::new(START, mine.session.sid.partition(), [200; 8]);
+    for sid in [hers.session.sid, unknown] {
+        let refused = world.authority.end_own(&verified, sid, &ctx()).await;
+        assert_eq!(refusal(refused), Refusal::NotFound);
+    }
+    assert!(world.verify(&hers).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_impersonated_session_ends_itself_only() {
+    let world = World::new().await;
+    let other = world.open(Delivery::Cookie).await;
+    let acted = Grant { actor: Some("usr_support".into()), ..grant(Delivery::Cookie) };
+    let acted = world.open_as(acted).await;
+    let verified = world.verify(&acted).await.expect("live");
+    let refused = world.authority.end_own(&verified, other.session.sid, &ctx()).await;
+    assert!(matches!(refusal(refused), Refusal::Forbidden(_)));
+    let refused = world.authority.end_all_own(&verified, true, &ctx()).await;
+    assert!(matches!(refusal(refused), Refusal::Forbidden(_)));
+    assert!(world.authority.end_own(&verified, acted.session.sid, &ctx()).await.is_ok());
+}
+
+#[tokio::test]
+async fn e6_a_denied_token_is_refused_though_its_signature_was_checked_before() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Bearer).await;
+    let verified = world.verify_access(&opened).await.expect("live");
+    let cloakroom::Via::Access(claims) = &verified.via else { panic!("not by access token") };
+    world
+        .authority
+        .deny_token(&claims.jti, claims.expires_at, &ctx())
+        .await
+        .expect("denied");
+    assert_eq!(refusal(world.verify_access(&opened).await), Refusal::TokenInvalid);
+    let fresh = world.refresh(opened.token.expose()).await.expect("refreshed");
+    assert!(world.verify_access(&fresh).await.is_ok(), "the control");
+}
+
+#[tokio::test]
+async fn e12_the_gateways_assertion_is_no_credential_here() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    let verified = world.verify(&opened).await.expect("live");
+    let assertion = world.authority.assertion(&verified).expect("an assertion");
+    let used = world.authority.verify(Credential::Access(assertion.expose())).await;
+    assert_eq!(refusal(used), Refusal::TokenWrongType);
+}
+
+#[tokio::test]
+async fn i13_an_assertion_is_handed_out_again_until_claims_change() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    let assertion = async || {
+        let verified = world.verify(&opened).await.expect("live");
+        world.authority.assertion(&verified).expect("an assertion").expose().clone()
+    };
+    let first = assertion().await;
+    assert_eq!(first, assertion().await);
+    let mut patch = cloakroom::core::session::Object::new();
+    patch.insert("role".into(), "admin".into());
+    world.authority.change_claims(opened.session.sid, &patch, &ctx()).await.expect("changed");
+    assert_ne!(first, assertion().await);
+}
+
+#[tokio::test]
+async fn h3_introspection_is_no_use_of_the_session() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    world.advance(HOUR);
+    for _ in 0..10 {
+        let known = world.authority.introspect(opened.token.expose()).await.expect("an answer");
+        assert!(known.is_some());
+    }
+    world.authority.flush_touches().await.expect("flushed");
+    let listed = world.authority.session(opened.session.sid).await.expect("kept");
+    assert_eq!(listed.session.last_seen_at, START);
+}
+
+#[tokio::test]
+async fn a_moved_epoch_is_a_conflict_to_a_backend() {
+    let world = World::new().await;
+    world.open(Delivery::Cookie).await;
+    world.authority.end_subject(&ada(), &ctx()).await.expect("ended");
+    let stale = OpenRequest { epoch: Some(0), ..request(grant(Delivery::Cookie)) };
+    let refused = world.authority.open_session(stale, &ctx()).await;
+    assert!(matches!(refusal(refused), Refusal::Conflict(_)));
+    let fresh = OpenRequest { epoch: Some(1), ..request(grant(Delivery::Cookie)) };
+    assert!(world.authority.open_session(fresh, &ctx()).await.is_ok());
+}

@@ -1,0 +1,4 @@
+//! The engine over the memory store.
+
+mod lifecycle;
+mod world;
