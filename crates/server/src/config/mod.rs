@@ -1,6 +1,6 @@
 //! The configuration: parsed once, checked as a whole, typed from then on.
 //!
-//! One table of keys ([`keys`]) gives the parser, the names of the environment, the defaults, the
+//! One table of keys gives the parser, the names of the environment, the defaults, the
 //! reference, the commented file and the schema. Nothing here starts anything.
 
 mod assemble;
