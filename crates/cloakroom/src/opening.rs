@@ -120,7 +120,7 @@ impl<S: Store> Authority<S> {
     }
 
     /// Where a session for this grant will live.
-    fn home_of(&self, grant: &Grant) -> Partition {
+    pub(crate) fn home_of(&self, grant: &Grant) -> Partition {
         match &grant.subject {
             Some(subject) => self.partition_of(subject),
             None => self.keys.partition_of_bytes(

@@ -1,0 +1,324 @@
+//! Passwords hashed and checked off the async threads: so many at once, and so many waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use argon2::password_hash::phc::{ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Params, Version};
+use cloakroom_core::types::{Secret, same_bytes};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::context::{Error, Unavailable};
+
+/// What may wait for each hash that runs; beyond, the answer is "overloaded" at once.
+const WAITING_PER_RUNNING: usize = 8;
+/// How long one waits for its turn at most.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a hash, and of its salt.
+const OUTPUT_BYTES: usize = 32;
+const SALT_BYTES: usize = 16;
+/// A stored hash with parameters beyond these is refused, so that no import makes one sign-in eat
+/// the machine. What is configured is always taken. Memory in KiB.
+const MEMORY_MAX: u32 = 256 * 1024;
+const PASSES_MAX: u32 = 64;
+const LANES_MAX: u32 = 16;
+/// Memory times passes, in KiB: about a second of one core.
+const WORK_MAX: u64 = 1024 * 1024;
+
+/// What a password came to against a stored hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// It isn't the one, or there is none.
+    Wrong,
+    /// It is the one.
+    Right,
+    /// It is the one, and its hash is weaker than is configured now.
+    RightButWeak,
+}
+
+/// How busy the pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PasswordLoad {
+    /// Hashes being made right now.
+    pub running: usize,
+    /// Requests that wait for their turn.
+    pub waiting: usize,
+    /// Hashes made since the start.
+    pub hashed: u64,
+}
+
+/// Hashes passwords by argon2id, in a bounded pool of its own.
+#[derive(Debug)]
+pub(crate) struct HashPool {
+    params: Params,
+    size: usize,
+    /// Held by the work, not by the request: one that is given up on still counts until it ends.
+    turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    hashed: AtomicU64,
+    /// What a password is checked against where no hash is stored: the same work, never right.
+    stand_in: Arc<str>,
+}
+
+impl HashPool {
+    /// A pool of `size` hashes at once by argon2id: memory in KiB, passes, lanes.
+    pub(crate) fn new(size: usize, argon2: (u32, u32, u32)) -> Self {
+        let (memory, passes, lanes) = argon2;
+        // The configuration was checked; were it not, the recommended strength is never wrong.
+        let params = Params::new(memory, passes, lanes, Some(OUTPUT_BYTES)).unwrap_or_default();
+        let size = size.max(1);
+        Self {
+            stand_in: phc(&params, &[0; SALT_BYTES], &[0; OUTPUT_BYTES]).unwrap_or_default().into(),
+            params,
+            size,
+            turns: Arc::new(Semaphore::new(size)),
+            places: Arc::new(Semaphore::new(size.saturating_mul(WAITING_PER_RUNNING))),
+            hashed: AtomicU64::new(0),
+        }
+    }
+
+    /// The PHC string of a normalised password.
+    pub(crate) async fn hash(
+        &self,
+        password: Secret<String>,
+        salt: [u8; SALT_BYTES],
+    ) -> Result<String, Error> {
+        let params = self.params.clone();
+        let work = move || {
+            let mut output = [0; OUTPUT_BYTES];
+            Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+                .hash_password_into(password.expose().as_bytes(), &salt, &mut output)
+                .ok()?;
+            phc(&params, &salt, &output)
+        };
+        let made = self.work(work).await?;
+        Ok(made.ok_or_else(|| Unavailable::Key("the password can't be hashed".into()))?)
+    }
+
+    /// Checks a normalised password against a stored hash, or does the same work without one.
+    pub(crate) async fn verify(
+        &self,
+        password: Secret<String>,
+        stored: Option<String>,
+    ) -> Result<Checked, Error> {
+        let stored = stored.as_deref().and_then(|text| self.usable(text));
+        let genuine = stored.is_some();
+        let target = stored.or_else(|| self.usable(&self.stand_in));
+        let target = target.ok_or_else(|| Unavailable::Key("argon2 can't be set up".into()))?;
+        let weak = target.is_weaker_than(&self.params);
+        let matches = self.work(move || target.matches(&password)).await?;
+        Ok(match (matches && genuine, weak) {
+            (false, _) => Checked::Wrong,
+            (true, false) => Checked::Right,
+            (true, true) => Checked::RightButWeak,
+        })
+    }
+
+    /// Whether a hash that comes from elsewhere could be checked here.
+    pub(crate) fn accepts(&self, stored: &str) -> bool {
+        self.usable(stored).is_some()
+    }
+
+    /// How busy it is.
+    pub(crate) fn load(&self) -> PasswordLoad {
+        let places = self.size.saturating_mul(WAITING_PER_RUNNING);
+        PasswordLoad {
+            running: self.size.saturating_sub(self.turns.available_permits()),
+            waiting: places.saturating_sub(self.places.available_permits()),
+            hashed: self.hashed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn usable(&self, text: &str) -> Option<StoredHash> {
+        let hash = StoredHash::parse(text)?;
+        let own = &self.params;
+        let (memory, passes) = (hash.params.m_cost(), hash.params.t_cost());
+        let within = memory <= MEMORY_MAX.max(own.m_cost())
+            && passes <= PASSES_MAX.max(own.t_cost())
+            && hash.params.p_cost() <= LANES_MAX.max(own.p_cost())
+            && cost(&hash.params) <= WORK_MAX.max(cost(own));
+        within.then_some(hash)
+    }
+
+    /// Runs `work` when it is its turn. Without a runtime (in a simulation) it runs right here.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let Ok(runtime) = Handle::try_current() else {
+            self.hashed.fetch_add(1, Ordering::Relaxed);
+            return Ok(work());
+        };
+        let place = self.places.try_acquire().map_err(|_| Error::Overloaded)?;
+        let turn = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.turns).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else { return Err(Error::Overloaded) };
+        drop(place);
+        self.hashed.fetch_add(1, Ordering::Relaxed);
+        let running = runtime.spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        running.await.map_err(|_| Unavailable::Key("a password's hash was not finished".into()).into())
+    }
+}
+
+/// A hash as stored, taken apart.
+struct StoredHash {
+    algorithm: Algorithm,
+    version: Version,
+    params: Params,
+    salt: Salt,
+    output: Vec<u8>,
+}
+
+impl StoredHash {
+    fn parse(text: &str) -> Option<Self> {
+        let hash = PasswordHash::new(text).ok()?;
+        let version = match hash.version {
+            Some(number) => Version::try_from(number).ok()?,
+            // The PHC string format: without a version it is the first.
+            None => Version::V0x10,
+        };
+        Some(Self {
+            algorithm: Algorithm::try_from(hash.algorithm.as_str()).ok()?,
+            version,
+            params: Params::try_from(&hash).ok()?,
+            salt: hash.salt?,
+            output: hash.hash?.as_bytes().to_vec(),
+        })
+    }
+
+    fn matches(&self, password: &Secret<String>) -> bool {
+        let mut output = vec![0; self.output.len()];
+        let argon2 = Argon2::new(self.algorithm, self.version, self.params.clone());
+        let password = password.expose().as_bytes();
+        argon2.hash_password_into(password, &self.salt, &mut output).is_ok()
+            && same_bytes(&output, &self.output)
+    }
+
+    fn is_weaker_than(&self, wanted: &Params) -> bool {
+        self.algorithm != Algorithm::Argon2id
+            || self.version != Version::V0x13
+            || self.params.m_cost() < wanted.m_cost()
+            || self.params.t_cost() < wanted.t_cost()
+            || self.output.len() < OUTPUT_BYTES
+            || self.salt.len() < SALT_BYTES
+    }
+}
+
+fn cost(params: &Params) -> u64 {
+    u64::from(params.m_cost()) * u64::from(params.t_cost())
+}
+
+fn phc(params: &Params, salt: &[u8], output: &[u8]) -> Option<String> {
+    use argon2::password_hash::phc::Output;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(params).ok()?,
+        salt: Some(Salt::new(salt).ok()?),
+        hash: Some(Output::new(output).ok()?),
+    };
+    Some(hash.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEAK: (u32, u32, u32) = (8, 1, 1);
+
+    fn password(text: &str) -> Secret<String> {
+        Secret::new(text.to_owned())
+    }
+
+    #[tokio::test]
+    async fn j3_a_password_is_checked_to_its_last_byte() {
+        let pool = HashPool::new(2, WEAK);
+        let long = "x".repeat(256);
+        let phc = pool.hash(password(&long), [7; 16]).await.expect("a hash");
+        assert!(phc.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{phc}");
+        let check = async |text: &str| pool.verify(password(text), Some(phc.clone())).await;
+        assert_eq!(check(&long).await.ok(), Some(Checked::Right));
+        for wrong in [format!("{}y", "x".repeat(255)), "x".repeat(255), format!("{long} ")] {
+            assert_eq!(check(&wrong).await.ok(), Some(Checked::Wrong));
+        }
+    }
+
+    #[tokio::test]
+    async fn j1_without_a_hash_the_same_work_is_never_right() {
+        let pool = HashPool::new(2, WEAK);
+        for text in ["", "x"] {
+            let checked = pool.verify(password(text), None).await;
+            assert_eq!(checked.ok(), Some(Checked::Wrong));
+        }
+        assert_eq!(pool.load().hashed, 2);
+    }
+
+    #[tokio::test]
+    async fn j5_weak_hashes_are_told_and_absurd_ones_refused() {
+        let weak = HashPool::new(1, WEAK).hash(password("pw"), [1; 16]).await.expect("a hash");
+        let pool = HashPool::new(1, (16, 2, 1));
+        let checked = pool.verify(password("pw"), Some(weak)).await;
+        assert_eq!(checked.ok(), Some(Checked::RightButWeak));
+        let hash = "$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
+        for (params, taken) in [
+            ("m=19456,t=2,p=1", true),
+            ("m=4194304,t=1,p=1", false),
+            ("m=64,t=1000000,p=1", false),
+            ("m=262144,t=5,p=1", false),
+            ("m=8192,t=1,p=1000", false),
+            ("m=0,t=1,p=1", false),
+        ] {
+            let stored = format!("$argon2id$v=19${params}{hash}");
+            assert_eq!(pool.accepts(&stored), taken, "{params}");
+            if !taken {
+                let checked = pool.verify(password("pw"), Some(stored)).await;
+                assert_eq!(checked.ok(), Some(Checked::Wrong));
+            }
+        }
+        for junk in ["", "plain", "$2y$10$abc", "$argon2id$v=19$m=8,t=1,p=1$"] {
+            assert!(!pool.accepts(junk), "{junk}");
+        }
+    }
+
+    #[tokio::test]
+    async fn j7_what_waits_is_bounded_and_work_keeps_its_turn() {
+        let pool = Arc::new(HashPool::new(1, (4096, 3, 1)));
+        let hash = || {
+            let pool = Arc::clone(&pool);
+            tokio::spawn(async move { pool.hash(password("pw"), [1; 16]).await })
+        };
+        let all: Vec<_> = (0..40).map(|_| hash()).collect();
+        tokio::task::yield_now().await;
+        // Those that are given up on: the hash that runs keeps its turn.
+        let first = pool.load();
+        assert_eq!((first.running, first.waiting), (1, 8));
+        let mut overloaded = 0;
+        for task in all {
+            match task.await.expect("no panic") {
+                Ok(_) => {}
+                Err(Error::Overloaded) => overloaded += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert_eq!(overloaded, 40 - 9);
+        let aborted = hash();
+        tokio::task::yield_now().await;
+        aborted.abort();
+        assert!(aborted.await.is_err());
+        assert_eq!(pool.load().running, 1);
+    }
+
+    #[test]
+    fn without_a_runtime_it_works_right_here() {
+        use std::future::Future as _;
+        let pool = HashPool::new(1, WEAK);
+        let mut hashing = Box::pin(pool.hash(password("pw"), [1; 16]));
+        let mut ctx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(hashing.as_mut().poll(&mut ctx).is_ready());
+    }
+}
