@@ -97,7 +97,7 @@ pub struct StoreSettings {
 pub const FORMAT: u8 = 1;
 /// The oldest format that is read: the one before the written, once there is one.
 pub const FORMAT_MIN: u8 = 1;
-const _: () = assert!(FORMAT_MIN <= FORMAT && FORMAT - FORMAT_MIN <= 1);
+const _: () = assert!(FORMAT_MIN == FORMAT || FORMAT_MIN + 1 == FORMAT);
 
 /// Stored bytes that can't be read. Says nothing of their content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -603,10 +603,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn is_empty(values: &Cow<'_, [String]>) -> bool {
+fn is_empty(values: &[String]) -> bool {
     values.is_empty()
 }
 
-fn has_none(object: &Cow<'_, Object>) -> bool {
+fn has_none(object: &Object) -> bool {
     object.is_empty()
 }
