@@ -100,11 +100,7 @@ fn init(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Out
         .and_then(|mut file| file.write_all(commented_file().as_bytes()));
     match written {
         Ok(()) => {
-            writeln!(
-                err,
-                "wrote {}; next: cloakroom config check",
-                path.display()
-            )?;
+            writeln!(err, "wrote {}; next: cloakroom config check", path.display())?;
             Ok(Outcome::Done)
         }
         Err(error) => {
@@ -121,11 +117,7 @@ fn check(
     err: &mut dyn Write,
 ) -> io::Result<Outcome> {
     let problems = problems_of(loaded);
-    let outcome = if problems.is_empty() {
-        Outcome::Done
-    } else {
-        Outcome::Wrong
-    };
+    let outcome = if problems.is_empty() { Outcome::Done } else { Outcome::Wrong };
     let file = loaded.file.as_ref().map(|path| path.display().to_string());
     if as_json {
         let list =
@@ -164,11 +156,7 @@ fn show(
         }
     }
     tell(loaded, err)?;
-    Ok(if problems_of(loaded).is_empty() {
-        Outcome::Done
-    } else {
-        Outcome::Wrong
-    })
+    Ok(if problems_of(loaded).is_empty() { Outcome::Done } else { Outcome::Wrong })
 }
 
 fn in_one_line(shown: &Shown) -> String {
@@ -230,22 +218,12 @@ mod tests {
         let directory = TempDir::new().expect("a temporary directory");
         let path = directory.path().join("cloakroom.toml");
         std::fs::write(&path, text).expect("a writable directory");
-        let flags = Flags {
-            config: Some(path),
-            data: None,
-        };
+        let flags = Flags { config: Some(path), data: None };
         let surroundings = Surroundings::bare();
         let program = Program::parse_from([&["config"], arguments].concat());
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let outcome = run(
-            &program.args,
-            &flags,
-            &surroundings,
-            as_json,
-            &mut out,
-            &mut err,
-        )
-        .expect("a vector takes everything");
+        let outcome = run(&program.args, &flags, &surroundings, as_json, &mut out, &mut err)
+            .expect("a vector takes everything");
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
         (outcome, text(out), text(err))
     }
@@ -255,20 +233,14 @@ mod tests {
         let (outcome, out, err) = run_on("password.min_length = 8\n", &["check"], false);
         assert_eq!((outcome, outcome.code()), (Outcome::Done, 0));
         assert!(out.ends_with("cloakroom.toml: ok, 1 warning\n"), "{out}");
-        assert!(
-            err.starts_with("warning: ") && err.contains(":1: `password.min_length`"),
-            "{err}"
-        );
+        assert!(err.starts_with("warning: ") && err.contains(":1: `password.min_length`"), "{err}");
     }
 
     #[test]
     fn a_bad_file_exits_with_2_and_names_every_line() {
         let text = "store.timeout = \"0\"\nrefresh.grace = \"x\"\n";
         let (outcome, out, err) = run_on(text, &["check"], false);
-        assert_eq!(
-            (outcome, outcome.code(), out.as_str()),
-            (Outcome::Wrong, 2, "")
-        );
+        assert_eq!((outcome, outcome.code(), out.as_str()), (Outcome::Wrong, 2, ""));
         assert!(
             err.contains(":1: `store.timeout`") && err.contains(":2: `refresh.grace`"),
             "{err}"
@@ -287,21 +259,14 @@ mod tests {
     fn show_names_each_value_and_its_source() {
         let (outcome, out, _) = run_on("refresh.grace = \"7s\"\n", &["show"], false);
         assert_eq!(outcome, Outcome::Done);
-        let grace = out
-            .lines()
-            .find(|line| line.starts_with("refresh.grace"))
-            .expect("a line");
+        let grace = out.lines().find(|line| line.starts_with("refresh.grace")).expect("a line");
         assert!(grace.starts_with("refresh.grace = \"7s\"  # "), "{grace}");
         assert!(grace.ends_with("cloakroom.toml:1"), "{grace}");
         assert!(out.contains("refresh.ttl = \"7d\"  # default\n"), "{out}");
         assert!(out.contains("# master_key is unset\n"), "{out}");
         let (_, out, _) = run_on("", &["show"], true);
         let answer: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-        assert!(
-            answer["values"]
-                .as_array()
-                .is_some_and(|values| values.len() > 70)
-        );
+        assert!(answer["values"].as_array().is_some_and(|values| values.len() > 70));
     }
 
     #[test]
@@ -310,10 +275,7 @@ mod tests {
         let path = directory.path().join("new.toml");
         let path = path.to_str().expect("UTF-8");
         assert_eq!(run_on("", &["init", path], false).0, Outcome::Done);
-        assert_eq!(
-            std::fs::read_to_string(path).expect("written"),
-            commented_file()
-        );
+        assert_eq!(std::fs::read_to_string(path).expect("written"), commented_file());
         let (outcome, _, err) = run_on("", &["init", path], false);
         assert_eq!((outcome, outcome.code()), (Outcome::Failed, 1));
         assert!(err.contains("new.toml"), "{err}");
@@ -325,10 +287,7 @@ mod tests {
         assert_eq!(run_on("", &["reference"], false).1, reference());
         for (command, as_json) in [("schema", false), ("reference", true)] {
             let printed = run_on("", &[command], as_json).1;
-            assert!(
-                serde_json::from_str::<serde_json::Value>(&printed).is_ok(),
-                "{command}"
-            );
+            assert!(serde_json::from_str::<serde_json::Value>(&printed).is_ok(), "{command}");
         }
     }
 }

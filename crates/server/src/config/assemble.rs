@@ -28,11 +28,7 @@ pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Loaded {
     let data_dir = data_dir(flags, surroundings, &mut collector);
     collector.presets();
     derive(&mut collector, surroundings, &data_dir);
-    let Collector {
-        entries,
-        mut problems,
-        ..
-    } = collector;
+    let Collector { entries, mut problems, .. } = collector;
     let (config, mut found, mut warnings) = assemble(&entries, data_dir);
     problems.append(&mut found);
     // A key that was refused has been judged with its default in its place.
@@ -42,39 +38,22 @@ pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Loaded {
         Some(config) if problems.is_empty() => Ok(Box::new(config)),
         Some(_) | None => Err(Problems(problems)),
     };
-    Loaded {
-        file,
-        warnings,
-        outcome,
-        entries,
-    }
+    Loaded { file, warnings, outcome, entries }
 }
 
 /// The file that a flag or the environment names, else the first one found.
 fn find_file(flags: &Flags, surroundings: &Surroundings) -> Option<PathBuf> {
     let named = surroundings.variable("CLOAKROOM_CONFIG").map(PathBuf::from);
-    let found = || {
-        surroundings
-            .search
-            .iter()
-            .find(|path| path.is_file())
-            .cloned()
-    };
+    let found = || surroundings.search.iter().find(|path| path.is_file()).cloned();
     flags.config.clone().or(named).or_else(found)
 }
 
 /// Decides on the data directory; `--data` also moves an embedded store there.
 fn data_dir(flags: &Flags, surroundings: &Surroundings, collector: &mut Collector) -> PathBuf {
-    let variable = surroundings.variable("CLOAKROOM_DATA").map(|data| {
-        (
-            PathBuf::from(data),
-            Source::Environment("CLOAKROOM_DATA".to_owned()),
-        )
-    });
-    let flag = flags
-        .data
-        .clone()
-        .map(|data| (data, Source::Flag("--data")));
+    let variable = surroundings
+        .variable("CLOAKROOM_DATA")
+        .map(|data| (PathBuf::from(data), Source::Environment("CLOAKROOM_DATA".to_owned())));
+    let flag = flags.data.clone().map(|data| (data, Source::Flag("--data")));
     let key = keys().find(|key| key.name == "store.url");
     let store = collector.entries.text("store.url").map(StoreUrl::from_text);
     match (flag.or(variable), store, key) {
@@ -91,11 +70,7 @@ fn data_dir(flags: &Flags, surroundings: &Surroundings, collector: &mut Collecto
 
 /// Sets the defaults that follow from other values or from the machine.
 fn derive(collector: &mut Collector, surroundings: &Surroundings, data_dir: &Path) {
-    let issuer = collector
-        .entries
-        .text("server.origin")
-        .unwrap_or_default()
-        .to_owned();
+    let issuer = collector.entries.text("server.origin").unwrap_or_default().to_owned();
     let grace = refresh_grace(&collector.entries);
     let secure = is_secure(&collector.entries).to_string();
     let keep = match collector.entries.text("store.url").map(StoreUrl::from_text) {
@@ -104,11 +79,7 @@ fn derive(collector: &mut Collector, surroundings: &Surroundings, data_dir: &Pat
             "30d"
         }
     };
-    let format = if surroundings.terminal {
-        "text"
-    } else {
-        "json"
-    };
+    let format = if surroundings.terminal { "text" } else { "json" };
     let root = data_dir.join("root-api.key").display().to_string();
     let pool = surroundings.cores.to_string();
     let derived = [
@@ -130,9 +101,7 @@ fn derive(collector: &mut Collector, surroundings: &Surroundings, data_dir: &Pat
 /// 30 s, but never so much of a short lifetime that reuse would go unseen.
 fn refresh_grace(entries: &Entries) -> String {
     const GRACE_MS: u128 = 30_000;
-    let ttl = entries
-        .text("refresh.ttl")
-        .map(std::time::Duration::from_text);
+    let ttl = entries.text("refresh.ttl").map(std::time::Duration::from_text);
     match ttl {
         Some(Ok(ttl)) if ttl.as_millis() / 2 < GRACE_MS => format!("{}ms", ttl.as_millis() / 2),
         Some(Ok(_) | Err(_)) | None => "30s".to_owned(),
@@ -141,28 +110,21 @@ fn refresh_grace(entries: &Entries) -> String {
 
 /// Whether cookies are `Secure` where nobody says: wherever browsers may come over TLS.
 fn is_secure(entries: &Entries) -> bool {
-    let https = entries
-        .text("server.origin")
-        .is_some_and(|text| text.starts_with("https:"));
+    let https = entries.text("server.origin").is_some_and(|text| text.starts_with("https:"));
     let listener = entries.text("server.public").map(Listener::from_text);
     https || !matches!(listener, Some(Ok(listener)) if listener.is_local())
 }
 
 /// Builds the configuration, if nothing is wrong with it, and judges it.
 fn assemble(entries: &Entries, data_dir: PathBuf) -> (Option<Config>, Vec<Problem>, Vec<Problem>) {
-    let mut reader = Reader {
-        entries,
-        problems: Vec::new(),
-    };
+    let mut reader = Reader { entries, problems: Vec::new() };
     let parts = Parts::read(&mut reader);
     let mut judge = Judge::new(entries, reader.problems);
     let config = parts.map(|parts| parts.join(&mut judge, data_dir));
     if let Some(config) = &config {
         check::everything(&mut judge, config);
     }
-    let Judge {
-        problems, warnings, ..
-    } = judge;
+    let Judge { problems, warnings, .. } = judge;
     (config, problems, warnings)
 }
 
@@ -243,10 +205,8 @@ impl Parts {
         let admin = pair(judge, ADMIN, tls.admin_cert_file, tls.admin_key_file);
         Config {
             public_tls: public,
-            admin_tls: admin.map(|files| AdminTls {
-                files,
-                client_ca_file: tls.admin_client_ca_file,
-            }),
+            admin_tls: admin
+                .map(|files| AdminTls { files, client_ca_file: tls.admin_client_ca_file }),
             data_dir,
             master_key: self.roots.master_key,
             master_key_previous: self.roots.master_key_previous,
@@ -286,10 +246,7 @@ fn pair(
     key_file: Option<PathBuf>,
 ) -> Option<TlsFiles> {
     match (cert_file, key_file) {
-        (Some(cert_file), Some(key_file)) => Some(TlsFiles {
-            cert_file,
-            key_file,
-        }),
+        (Some(cert_file), Some(key_file)) => Some(TlsFiles { cert_file, key_file }),
         (None, None) => None,
         (Some(_), None) => {
             judge.refuse(cert_key, format!("needs `{key_key}` beside it"));

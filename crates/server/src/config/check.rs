@@ -26,23 +26,17 @@ pub(super) struct Judge<'a> {
 impl<'a> Judge<'a> {
     /// Goes on from what reading the keys found.
     pub(super) const fn new(entries: &'a Entries, problems: Vec<Problem>) -> Self {
-        Self {
-            entries,
-            problems,
-            warnings: Vec::new(),
-        }
+        Self { entries, problems, warnings: Vec::new() }
     }
 
     /// Refuses to start because of a key.
     pub(super) fn refuse(&mut self, key: &'static str, text: impl Into<String>) {
-        self.problems
-            .push(Problem::new(self.entries.source(key, &[]), key, text));
+        self.problems.push(Problem::new(self.entries.source(key, &[]), key, text));
     }
 
     /// Points at a key.
     fn warn(&mut self, key: &'static str, text: impl Into<String>) {
-        self.warnings
-            .push(Problem::new(self.entries.source(key, &[]), key, text));
+        self.warnings.push(Problem::new(self.entries.source(key, &[]), key, text));
     }
 
     /// Whether nobody set the key; one that was set badly has its own problem already.
@@ -124,20 +118,11 @@ fn public_listener(judge: &mut Judge<'_>, config: &Config) {
     }
     let plain = server.origin.scheme() == Scheme::Http;
     if plain && config.public_tls.is_some() {
-        judge.warn(
-            "server.origin",
-            "is `http://…` although the public listener speaks TLS",
-        );
+        judge.warn("server.origin", "is `http://…` although the public listener speaks TLS");
     } else if plain && !is_loopback(&server.origin) {
-        judge.warn(
-            "server.origin",
-            "is `http://…` off loopback: credentials travel in clear",
-        );
+        judge.warn("server.origin", "is `http://…` off loopback: credentials travel in clear");
     } else if exposed && is_loopback(&server.origin) {
-        judge.warn(
-            "server.origin",
-            "is on loopback although the public listener isn't",
-        );
+        judge.warn("server.origin", "is on loopback although the public listener isn't");
     }
 }
 
@@ -162,20 +147,12 @@ fn admin_listener(judge: &mut Judge<'_>, config: &Config) {
     }
     let any_port = matches!(&server.admin, Listener::Tcp(address) if address.port() == 0);
     if server.admin == server.public && !any_port {
-        judge.refuse(
-            "server.admin",
-            "is the public listener: browsers must not reach it",
-        );
+        judge.refuse("server.admin", "is the public listener: browsers must not reach it");
     }
 }
 
 fn proxies(judge: &mut Judge<'_>, config: &Config) {
-    if config
-        .server
-        .trusted_proxies
-        .iter()
-        .any(|network| network.prefix_len() == 0)
-    {
+    if config.server.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
         judge.warn(
             "server.trusted_proxies",
             "trusts every address there is: any client can choose what address, host and scheme \
@@ -185,20 +162,10 @@ fn proxies(judge: &mut Judge<'_>, config: &Config) {
 }
 
 fn capacities(judge: &mut Judge<'_>, config: &Config) {
-    judge.within(
-        "server.max_connections",
-        config.server.max_connections,
-        1,
-        1_000_000,
-    );
+    judge.within("server.max_connections", config.server.max_connections, 1, 1_000_000);
     judge.within("store.pool", config.store.pool, 1, 1024);
     judge.within("store.partitions", config.store.partitions, 1, 1024);
-    judge.within(
-        "session.max_per_subject",
-        config.session.max_per_subject,
-        1,
-        10_000,
-    );
+    judge.within("session.max_per_subject", config.session.max_per_subject, 1, 10_000);
     judge.within("password.pool", config.password.pool, 1, 1024);
 }
 
@@ -211,10 +178,7 @@ fn master_key(judge: &mut Judge<'_>, config: &Config) {
         );
     }
     if judge.lacks("master_key") && config.master_key_previous.is_some() {
-        judge.refuse(
-            "master_key_previous",
-            "needs the `master_key` that follows it",
-        );
+        judge.refuse("master_key_previous", "needs the `master_key` that follows it");
     }
 }
 
@@ -226,10 +190,7 @@ fn token(judge: &mut Judge<'_>, config: &Config) {
             "is `HS256`, which needs `token.hs256_secret` or `token.hs256_secret_file`",
         ),
         (Algorithm::EdDsa | Algorithm::Es256 | Algorithm::Rs256, true) => {
-            judge.warn(
-                "token.hs256_secret",
-                "is used with `token.algorithm = \"HS256\"` only",
-            );
+            judge.warn("token.hs256_secret", "is used with `token.algorithm = \"HS256\"` only");
         }
         (Algorithm::Hs256, true)
         | (Algorithm::EdDsa | Algorithm::Es256 | Algorithm::Rs256, false) => {}
@@ -238,12 +199,7 @@ fn token(judge: &mut Judge<'_>, config: &Config) {
         judge.refuse("token.audience", "must name an audience");
     }
     // A key must have been in every verifier's cache before the next one takes over.
-    judge.lasts(
-        "token.key_rotation",
-        token.key_rotation,
-        2 * JWKS_CACHE,
-        Duration::MAX,
-    );
+    judge.lasts("token.key_rotation", token.key_rotation, 2 * JWKS_CACHE, Duration::MAX);
 }
 
 fn lifetimes(judge: &mut Judge<'_>, config: &Config) {
@@ -259,18 +215,8 @@ fn lifetimes(judge: &mut Judge<'_>, config: &Config) {
     ] {
         judge.lasts(key, span, SECOND, LIFETIME_MAX);
     }
-    judge.lasts(
-        "refresh.retry_window",
-        config.refresh.retry_window,
-        Duration::ZERO,
-        LIFETIME_MAX,
-    );
-    judge.lasts(
-        "session.keep_ended",
-        session.keep_ended,
-        10 * MINUTE,
-        LIFETIME_MAX,
-    );
+    judge.lasts("refresh.retry_window", config.refresh.retry_window, Duration::ZERO, LIFETIME_MAX);
+    judge.lasts("session.keep_ended", session.keep_ended, 10 * MINUTE, LIFETIME_MAX);
     if config.refresh.grace >= config.refresh.ttl {
         judge.refuse(
             "refresh.grace",
@@ -285,18 +231,8 @@ fn lifetimes(judge: &mut Judge<'_>, config: &Config) {
 fn idle_within_absolute(judge: &mut Judge<'_>, config: &Config) {
     let session = &config.session;
     for (key, idle, name, absolute) in [
-        (
-            "session.idle",
-            session.idle,
-            "session.absolute",
-            session.absolute,
-        ),
-        (
-            "session.idle_anonymous",
-            session.idle_anonymous,
-            "session.absolute",
-            session.absolute,
-        ),
+        ("session.idle", session.idle, "session.absolute", session.absolute),
+        ("session.idle_anonymous", session.idle_anonymous, "session.absolute", session.absolute),
         (
             "session.idle_remember",
             session.idle_remember,
@@ -312,18 +248,8 @@ fn idle_within_absolute(judge: &mut Judge<'_>, config: &Config) {
 
 fn sizes(judge: &mut Judge<'_>, config: &Config) {
     let body = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
-    judge.within(
-        "session.max_data",
-        config.session.max_data.bytes(),
-        2,
-        body - ENVELOPE_BYTES,
-    );
-    judge.within(
-        "session.max_claims",
-        config.session.max_claims.bytes(),
-        2,
-        CLAIMS_BYTES_MAX,
-    );
+    judge.within("session.max_data", config.session.max_data.bytes(), 2, body - ENVELOPE_BYTES);
+    judge.within("session.max_claims", config.session.max_claims.bytes(), 2, CLAIMS_BYTES_MAX);
 }
 
 fn cookie(judge: &mut Judge<'_>, config: &Config) {
@@ -335,10 +261,7 @@ fn cookie(judge: &mut Judge<'_>, config: &Config) {
             "is `false`, which is allowed only while `server.public` is on loopback",
         );
     } else if !cookie.secure && https {
-        judge.warn(
-            "cookie.secure",
-            "is `false` although `server.origin` is `https://…`",
-        );
+        judge.warn("cookie.secure", "is `false` although `server.origin` is `https://…`");
     } else if cookie.secure && !https && !is_loopback(&server.origin) {
         judge.warn(
             "cookie.secure",
@@ -346,16 +269,10 @@ fn cookie(judge: &mut Judge<'_>, config: &Config) {
         );
     }
     if !cookie.secure && cookie.same_site == SameSite::None {
-        judge.refuse(
-            "cookie.same_site",
-            "is `None`, which browsers take with `Secure` only",
-        );
+        judge.refuse("cookie.same_site", "is `None`, which browsers take with `Secure` only");
     }
     if !cookie.secure && cookie.partitioned {
-        judge.refuse(
-            "cookie.partitioned",
-            "is `true`, which browsers take with `Secure` only",
-        );
+        judge.refuse("cookie.partitioned", "is `true`, which browsers take with `Secure` only");
     }
     if let Some(domain) = &cookie.domain {
         cookie_domain(judge, &server.origin, domain);
@@ -365,20 +282,11 @@ fn cookie(judge: &mut Judge<'_>, config: &Config) {
 fn cookie_domain(judge: &mut Judge<'_>, origin: &Origin, domain: &str) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let label = |label: &str| !label.is_empty() && label.chars().all(plain);
-    let numeric = domain
-        .split('.')
-        .next_back()
-        .is_some_and(|last| last.parse::<u32>().is_ok());
+    let numeric = domain.split('.').next_back().is_some_and(|last| last.parse::<u32>().is_ok());
     if !domain.contains('.') || !domain.split('.').all(label) || numeric {
-        judge.refuse(
-            "cookie.domain",
-            "must be a domain such as `example.com`, in lower case",
-        );
+        judge.refuse("cookie.domain", "must be a domain such as `example.com`, in lower case");
     } else if host(origin) != domain && !host(origin).ends_with(&format!(".{domain}")) {
-        judge.warn(
-            "cookie.domain",
-            "doesn't hold `server.origin`: browsers drop the cookies",
-        );
+        judge.warn("cookie.domain", "doesn't hold `server.origin`: browsers drop the cookies");
     }
 }
 
@@ -390,21 +298,13 @@ fn forward_auth(judge: &mut Judge<'_>, config: &Config) {
             "is in `token.audience` too: an upstream could use its assertion as an access token",
         );
     }
-    judge.lasts(
-        "forward_auth.token_ttl",
-        forward.token_ttl,
-        SECOND,
-        10 * MINUTE,
-    );
+    judge.lasts("forward_auth.token_ttl", forward.token_ttl, SECOND, 10 * MINUTE);
 }
 
 fn password(judge: &mut Judge<'_>, config: &Config) {
     let password = &config.password;
     if let Err(why) = PasswordRules::new(password.min_length, password.max_length) {
-        judge.refuse(
-            "password.min_length",
-            format!("or `password.max_length` is refused: {why}"),
-        );
+        judge.refuse("password.min_length", format!("or `password.max_length` is refused: {why}"));
     }
     if (8..15).contains(&password.min_length) {
         judge.warn(
@@ -416,38 +316,13 @@ fn password(judge: &mut Judge<'_>, config: &Config) {
 
 fn intervals(judge: &mut Judge<'_>, config: &Config) {
     let year = 366 * 24 * 60 * MINUTE;
-    judge.lasts(
-        "server.drain",
-        config.server.drain,
-        Duration::ZERO,
-        60 * MINUTE,
-    );
-    judge.lasts(
-        "server.request_timeout",
-        config.server.request_timeout,
-        MILLI,
-        10 * MINUTE,
-    );
+    judge.lasts("server.drain", config.server.drain, Duration::ZERO, 60 * MINUTE);
+    judge.lasts("server.request_timeout", config.server.request_timeout, MILLI, 10 * MINUTE);
     judge.lasts("store.timeout", config.store.timeout, MILLI, MINUTE);
-    judge.lasts(
-        "verify.max_staleness",
-        config.verify.max_staleness,
-        STALENESS_MIN,
-        MINUTE,
-    );
-    judge.lasts(
-        "outage.grace",
-        config.outage.grace,
-        Duration::ZERO,
-        24 * 60 * MINUTE,
-    );
+    judge.lasts("verify.max_staleness", config.verify.max_staleness, STALENESS_MIN, MINUTE);
+    judge.lasts("outage.grace", config.outage.grace, Duration::ZERO, 24 * 60 * MINUTE);
     judge.lasts("events.keep", config.events.keep, MINUTE, 20 * year);
-    judge.lasts(
-        "sweep.interval",
-        config.sweep.interval,
-        SECOND,
-        24 * 60 * MINUTE,
-    );
+    judge.lasts("sweep.interval", config.sweep.interval, SECOND, 24 * 60 * MINUTE);
 }
 
 /// The host of an origin, without the port.
@@ -465,9 +340,7 @@ fn is_loopback(origin: &Origin) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host == "[::1]"
-        || host
-            .parse::<std::net::Ipv4Addr>()
-            .is_ok_and(|address| address.is_loopback())
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A span the way the configuration writes it.

@@ -54,9 +54,7 @@ impl Key {
 
     /// The name of the key that names a file with the secret, where it is a secret.
     pub(super) fn file_name(&self) -> Option<String> {
-        self.shape
-            .is_secret()
-            .then(|| format!("{}_file", self.name))
+        self.shape.is_secret().then(|| format!("{}_file", self.name))
     }
 }
 
@@ -432,7 +430,5 @@ pub(super) fn keys() -> impl Iterator<Item = &'static Key> {
 
 /// Every name that a file may use: the keys and the `_file` variants of secrets.
 pub(super) fn names() -> impl Iterator<Item = String> {
-    keys()
-        .flat_map(|key| [Some(key.name.to_owned()), key.file_name()])
-        .flatten()
+    keys().flat_map(|key| [Some(key.name.to_owned()), key.file_name()]).flatten()
 }

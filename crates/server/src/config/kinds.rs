@@ -56,14 +56,8 @@ impl FromText for Listener {
                 Err("needs an absolute path: `unix:/run/cloakroom/public.sock`".to_owned())
             };
         }
-        if let Some(port) = text
-            .strip_prefix("localhost:")
-            .and_then(|port| port.parse().ok())
-        {
-            return Ok(Self::Tcp(SocketAddr::new(
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                port,
-            )));
+        if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+            return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
         }
         text.parse().map(Self::Tcp).map_err(|_| {
             "is an address and a port such as `127.0.0.1:7400`, or `unix:/path`".to_owned()
@@ -96,10 +90,8 @@ impl FromText for BasePath {
         if rest.split('/').all(good) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(
-                "has segments of letters, digits, `-`, `_`, `.` or `~`, and no slash at the end"
-                    .to_owned(),
-            )
+            Err("has segments of letters, digits, `-`, `_`, `.` or `~`, and no slash at the end"
+                .to_owned())
         }
     }
 }
@@ -159,12 +151,7 @@ impl FromText for StoreUrl {
             };
         }
         let url = || Secret::new(text.to_owned());
-        let redis = |topology| {
-            Ok(Self::Redis {
-                topology,
-                url: url(),
-            })
-        };
+        let redis = |topology| Ok(Self::Redis { topology, url: url() });
         // The URL itself may hold a password and is never repeated in the error.
         match text.split_once("://").map(|(scheme, _)| scheme) {
             Some("redis" | "rediss") => redis(RedisTopology::Standalone),
@@ -276,18 +263,13 @@ impl FromText for Duration {
             "" => return Err(format!("has no unit: `{number}s`, `{number}m`?")),
             _ => return Err(FORM.to_owned()),
         };
-        number
-            .checked_mul(seconds)
-            .map(Self::from_secs)
-            .ok_or_else(|| "is too long".to_owned())
+        number.checked_mul(seconds).map(Self::from_secs).ok_or_else(|| "is too long".to_owned())
     }
 }
 
 /// Splits `15m` into its number and its unit.
 fn number_and_unit(text: &str) -> (Option<u64>, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     (number.parse().ok(), unit)
 }
@@ -317,18 +299,16 @@ impl Argon2Params {
         let enough = |(memory, passes)| self.memory_kib >= memory && self.passes >= passes;
         if self.lanes == 0 || !Self::FLOORS.into_iter().any(enough) {
             return Err(
-                "is weaker than `m=19456,t=2,p=1`, the least that OWASP recommends".to_owned(),
+                "is weaker than `m=19456,t=2,p=1`, the least that OWASP recommends".to_owned()
             );
         }
         if self.memory_kib > Self::MEMORY_KIB_MAX
             || self.passes > Self::PASSES_MAX
             || self.lanes > Self::LANES_MAX
         {
-            return Err(
-                "is more than `m=1048576,t=64,p=16`, which a few sign-ins at once would \
+            return Err("is more than `m=1048576,t=64,p=16`, which a few sign-ins at once would \
                  bring the machine down with"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         Ok(self)
     }
@@ -348,12 +328,9 @@ impl FromText for Argon2Params {
             }
         }
         match (parts.len(), parts.get("m"), parts.get("t"), parts.get("p")) {
-            (3, Some(&memory_kib), Some(&passes), Some(&lanes)) => Self {
-                memory_kib,
-                passes,
-                lanes,
+            (3, Some(&memory_kib), Some(&passes), Some(&lanes)) => {
+                Self { memory_kib, passes, lanes }.judged()
             }
-            .judged(),
             _ => Err(FORM.to_owned()),
         }
     }
@@ -399,9 +376,7 @@ impl FromText for SignInUrl {
     const FORM: Shape = Shape::Text;
 
     fn from_text(text: &str) -> Result<Self, String> {
-        let visible = text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
         let path = text.starts_with('/') && !text.starts_with("//");
         let absolute = ["https://", "http://"]
             .iter()
@@ -432,7 +407,7 @@ impl FromText for HostName {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
         if text.is_empty() || !text.chars().all(plain) {
             return Err(
-                "holds host names such as `cloakroom.internal`, without scheme or path".to_owned(),
+                "holds host names such as `cloakroom.internal`, without scheme or path".to_owned()
             );
         }
         Ok(Self(text.to_ascii_lowercase()))
@@ -592,8 +567,7 @@ impl FromText for Quota {
     const FORM: Shape = Shape::Quota;
 
     fn from_text(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map_err(|why: MalformedQuota| format!("is no quota: {why}"))
+        text.parse().map_err(|why: MalformedQuota| format!("is no quota: {why}"))
     }
 }
 
@@ -628,34 +602,15 @@ mod tests {
             ("30d", 2_592_000_000),
             ("2w", 1_209_600_000),
         ] {
-            assert_eq!(
-                Duration::from_text(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(Duration::from_text(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in [
-            "", "m", "1", "-1s", "+1s", "1.5h", "1 s", " 1s", "1S", "1h30m", "1y",
-        ] {
+        for bad in ["", "m", "1", "-1s", "+1s", "1.5h", "1 s", " 1s", "1S", "1h30m", "1y"] {
             assert!(Duration::from_text(bad).is_err(), "{bad}");
         }
-        for (text, bytes) in [
-            ("4096", 4096),
-            ("16KiB", 16384),
-            ("1MiB", 1 << 20),
-            ("2kB", 2000),
-        ] {
+        for (text, bytes) in [("4096", 4096), ("16KiB", 16384), ("1MiB", 1 << 20), ("2kB", 2000)] {
             assert_eq!(ByteSize::from_text(text), Ok(ByteSize(bytes)), "{text}");
         }
-        for bad in [
-            "",
-            "KiB",
-            "1 KiB",
-            "-1",
-            "1kib",
-            "1.5KiB",
-            "18446744073709551615KiB",
-        ] {
+        for bad in ["", "KiB", "1 KiB", "-1", "1kib", "1.5KiB", "18446744073709551615KiB"] {
             assert!(ByteSize::from_text(bad).is_err(), "{bad}");
         }
     }
@@ -669,14 +624,8 @@ mod tests {
             ("redis://host/0", "redis://host/0"),
             ("redis://:pw@host/0", "redis://:********@host/0"),
             ("redis://pw@host/0", "redis://********@host/0"),
-            (
-                "postgres://u:p@w/x?y@host/db?a=b",
-                "postgres://u:********@host/db?a=b",
-            ),
-            (
-                "postgres://host/db?password=pw&a=b",
-                "postgres://host/db?password=********&a=b",
-            ),
+            ("postgres://u:p@w/x?y@host/db?a=b", "postgres://u:********@host/db?a=b"),
+            ("postgres://host/db?password=pw&a=b", "postgres://host/db?password=********&a=b"),
             ("hunter2", "********"),
             ("mysql://u:pw@host", "********"),
         ] {

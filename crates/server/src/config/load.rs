@@ -56,10 +56,7 @@ impl Surroundings {
             unreadable,
             terminal: std::io::stderr().is_terminal(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            search: vec![
-                "cloakroom.toml".into(),
-                "/etc/cloakroom/cloakroom.toml".into(),
-            ],
+            search: vec!["cloakroom.toml".into(), "/etc/cloakroom/cloakroom.toml".into()],
         }
     }
 
@@ -76,10 +73,7 @@ impl Surroundings {
 
     /// A variable that is set and not empty: an empty value counts as unset.
     pub(super) fn variable(&self, name: &str) -> Option<&str> {
-        self.variables
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
+        self.variables.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }
 
@@ -127,18 +121,13 @@ impl Entries {
     pub(super) fn source(&self, key: &'static str, sub: &[String]) -> Source {
         self.values
             .get(&(key, sub.to_vec()))
-            .or_else(|| {
-                self.below(key)
-                    .find(|(at, _)| at.starts_with(sub))
-                    .map(|(_, entry)| entry)
-            })
+            .or_else(|| self.below(key).find(|(at, _)| at.starts_with(sub)).map(|(_, entry)| entry))
             .map_or(Source::Default, |entry| entry.source.clone())
     }
 
     /// Whether somebody set the key.
     pub(super) fn is_set(&self, key: &'static str) -> bool {
-        self.below(key)
-            .any(|(_, entry)| entry.source != Source::Default)
+        self.below(key).any(|(_, entry)| entry.source != Source::Default)
     }
 
     /// The text of a key that has a plain value.
@@ -217,11 +206,7 @@ impl Collector {
                 || Source::WholeFile(path.to_owned()),
                 |span| lines.source(span.start),
             );
-            self.problems.push(Problem::new(
-                source,
-                "",
-                format!("no TOML: {}", error.message()),
-            ));
+            self.problems.push(Problem::new(source, "", format!("no TOML: {}", error.message())));
         }
         self.table(&lines, &mut Vec::new(), document.get_ref());
     }
@@ -274,11 +259,7 @@ impl Collector {
 
     fn variable(&mut self, name: &str, rest: &str, value: &str) {
         let source = Source::Environment(name.to_owned());
-        let path: Vec<_> = rest
-            .to_ascii_lowercase()
-            .split("__")
-            .map(str::to_owned)
-            .collect();
+        let path: Vec<_> = rest.to_ascii_lowercase().split("__").map(str::to_owned).collect();
         match meaning_of(&path) {
             Meaning::Key(key, sub) if holds_members(key, &sub) => {
                 self.notation(key, &sub, value, &source);
@@ -306,8 +287,7 @@ impl Collector {
             Ok(Raw::Table(members)) => self.members(key, sub.to_vec(), members, source),
             Ok(_) | Err(_) => {
                 let text = format!("is a table such as `{}`", key.example);
-                self.problems
-                    .push(Problem::new(source.clone(), dotted(key.name, sub), text));
+                self.problems.push(Problem::new(source.clone(), dotted(key.name, sub), text));
             }
         }
     }
@@ -339,10 +319,8 @@ impl Collector {
         let raw = match (key.shape.is_secret(), raw) {
             (true, Raw::Bare(text) | Raw::Quoted(text)) => {
                 if key.shape == Shape::Secret && is_path(&text) {
-                    let text = format!(
-                        "is a path; the key that names a file is `{}_file`",
-                        key.name
-                    );
+                    let text =
+                        format!("is a path; the key that names a file is `{}_file`", key.name);
                     return self.problems.push(Problem::new(source, key.name, text));
                 }
                 Raw::Secret(Secret::new(text))
@@ -354,15 +332,7 @@ impl Collector {
             }
             (false, raw) => raw,
         };
-        self.take(
-            key,
-            sub,
-            Entry {
-                raw,
-                source,
-                file: None,
-            },
-        );
+        self.take(key, sub, Entry { raw, source, file: None });
     }
 
     /// Sets a secret from a file.
@@ -377,20 +347,11 @@ impl Collector {
                     return self.problems.push(Problem::new(source, name, text));
                 }
                 let raw = Raw::Secret(Secret::new(text.to_owned()));
-                self.take(
-                    key,
-                    Vec::new(),
-                    Entry {
-                        raw,
-                        source,
-                        file: Some(path.into()),
-                    },
-                );
+                self.take(key, Vec::new(), Entry { raw, source, file: Some(path.into()) });
             }
             Err(error) => {
                 let text = format!("names the file {path}, which can't be read: {error}");
-                self.problems
-                    .push(Problem::new(source, format!("{}_file", key.name), text));
+                self.problems.push(Problem::new(source, format!("{}_file", key.name), text));
             }
         }
     }
@@ -414,9 +375,7 @@ impl Collector {
         if key.shape.is_secret() {
             if self.layer.contains(&key.name) {
                 let text = format!("is given twice: keep it or `{}_file`", key.name);
-                return self
-                    .problems
-                    .push(Problem::new(entry.source, key.name, text));
+                return self.problems.push(Problem::new(entry.source, key.name, text));
             }
             self.layer.push(key.name);
         }
@@ -468,16 +427,14 @@ impl Collector {
     }
 
     fn complain(&mut self, source: Source, path: &[String], text: &str) {
-        self.problems
-            .push(Problem::new(source, path.join("."), text));
+        self.problems.push(Problem::new(source, path.join("."), text));
     }
 
     fn unknown(&mut self, source: Source, path: &[String]) {
         let name = path.join(".");
         let known: Vec<_> = names().collect();
         let hint = hint(nearest(&name, known.iter().map(String::as_str)));
-        self.problems
-            .push(Problem::new(source, name, format!("is no key{hint}")));
+        self.problems.push(Problem::new(source, name, format!("is no key{hint}")));
     }
 }
 
@@ -493,14 +450,8 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// Reads a key. With a problem noted, the default stands in, so that the rest is judged too.
     pub(super) fn read<T: Setting>(&mut self, key: &'static str) -> Option<T> {
-        let found: Vec<_> = self
-            .entries
-            .below(key)
-            .map(|(sub, entry)| Found {
-                sub,
-                raw: &entry.raw,
-            })
-            .collect();
+        let found: Vec<_> =
+            self.entries.below(key).map(|(sub, entry)| Found { sub, raw: &entry.raw }).collect();
         match T::gather(&found) {
             Ok(value) => Some(value),
             Err(faults) => {
@@ -527,10 +478,7 @@ impl Lines<'_> {
     fn source(&self, offset: usize) -> Source {
         let before = self.text.as_bytes().iter().take(offset);
         let line = 1 + before.filter(|byte| **byte == b'\n').count();
-        Source::File {
-            path: self.path.to_owned(),
-            line,
-        }
+        Source::File { path: self.path.to_owned(), line }
     }
 }
 
@@ -550,21 +498,15 @@ pub(super) fn dotted(key: &str, sub: &[String]) -> String {
 }
 
 fn hint(nearest: Option<&str>) -> String {
-    nearest
-        .map(|name| format!("; did you mean `{name}`?"))
-        .unwrap_or_default()
+    nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 /// Whether text given as a secret is the path of one: people put it there by mistake.
 fn is_path(text: &str) -> bool {
-    let marked = ["./", "../", "~/", "file:"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix));
+    let marked = ["./", "../", "~/", "file:"].iter().any(|prefix| text.starts_with(prefix));
     // A secret in base64 may begin with a slash as well, hence the look at the directory.
     let beside = || {
-        Path::new(text)
-            .parent()
-            .is_some_and(|parent| parent.parent().is_some() && parent.is_dir())
+        Path::new(text).parent().is_some_and(|parent| parent.parent().is_some() && parent.is_dir())
     };
     marked
         || (text.starts_with('/') && (text.contains('.') || beside()))
@@ -582,7 +524,5 @@ fn is_service_link(name: &str) -> bool {
     !name.contains("__")
         && (name.ends_with("_SERVICE_HOST")
             || name.contains("_SERVICE_PORT")
-            || name
-                .split_once("_PORT")
-                .is_some_and(|(_, rest)| numbered(rest)))
+            || name.split_once("_PORT").is_some_and(|(_, rest)| numbered(rest)))
 }

@@ -107,10 +107,7 @@ fn push_commented(out: &mut String, key: &Key, name: &str) {
             out.push_str(&format!("#{name}_file = \"/etc/cloakroom/{name}\"\n"));
         }
         Preset::Unset => {
-            out.push_str(&format!(
-                "#{name} = {}\n",
-                key.shape.notation_of(key.example)
-            ));
+            out.push_str(&format!("#{name} = {}\n", key.shape.notation_of(key.example)));
         }
         Preset::Derived(words) => {
             let example = match key.shape {
@@ -136,11 +133,7 @@ pub fn schema() -> Value {
         insert_schema(&mut root, key.name, key_schema(key));
         if let Some(file) = key.file_name() {
             let meaning = format!("File that holds `{}`.", key.name);
-            insert_schema(
-                &mut root,
-                &file,
-                json!({"type": "string", "description": meaning}),
-            );
+            insert_schema(&mut root, &file, json!({"type": "string", "description": meaning}));
         }
     }
     root
@@ -201,15 +194,8 @@ pub(super) fn show(entries: &Entries) -> Vec<Shown> {
     for key in keys() {
         let before = shown.len();
         for (sub, entry) in entries.below(key.name) {
-            let names: Vec<_> = sub
-                .iter()
-                .map(|name| bare_or_quoted(name).into_owned())
-                .collect();
-            let shape = if sub.is_empty() {
-                key.shape
-            } else {
-                Shape::Text
-            };
+            let names: Vec<_> = sub.iter().map(|name| bare_or_quoted(name).into_owned()).collect();
+            let shape = if sub.is_empty() { key.shape } else { Shape::Text };
             let value = match (key.shape, &entry.raw) {
                 (Shape::Url, Raw::Secret(url)) => quoted(&masked_url(url.expose())),
                 (Shape::Secret, _) => MASK.to_owned(),
@@ -240,10 +226,7 @@ impl Shown {
         let mut object = Map::new();
         object.insert("key".into(), json!(self.key));
         let value = self.value.as_deref().map(|text| {
-            Raw::from_notation(text)
-                .ok()
-                .and_then(|raw| raw.to_json())
-                .unwrap_or(json!(text))
+            Raw::from_notation(text).ok().and_then(|raw| raw.to_json()).unwrap_or(json!(text))
         });
         object.insert("value".into(), json!(value));
         object.insert("source".into(), source_json(&self.source));

@@ -52,11 +52,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with a key.
     pub(super) fn new(source: Source, key: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            source,
-            key: key.into(),
-            text: text.into(),
-        }
+        Self { source, key: key.into(), text: text.into() }
     }
 }
 

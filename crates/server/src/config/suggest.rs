@@ -56,10 +56,7 @@ mod tests {
     #[test]
     fn nothing_is_suggested_for_what_resembles_nothing() {
         let known = ["store.url", "refresh.grace"];
-        assert_eq!(
-            nearest("refresh.grcae", known.into_iter()),
-            Some("refresh.grace")
-        );
+        assert_eq!(nearest("refresh.grcae", known.into_iter()), Some("refresh.grace"));
         assert_eq!(nearest("colour", known.into_iter()), None);
     }
 }

@@ -50,11 +50,7 @@ impl Setting for Policies {
                 faults.push(Fault::of(item, text));
             }
         }
-        if faults.is_empty() {
-            Ok(Self(policies))
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(Self(policies)) } else { Err(faults) }
     }
 }
 
@@ -63,9 +59,7 @@ fn policy_member(policies: &mut BTreeMap<String, Policy>, found: &Found<'_>) -> 
         return Err("is a table of policies by name".to_owned());
     };
     Policies::judge_name(name)?;
-    let policy = policies
-        .entry(name.clone())
-        .or_insert_with(Policy::any_session);
+    let policy = policies.entry(name.clone()).or_insert_with(Policy::any_session);
     let member = match (rest, found.raw) {
         ([], Raw::Table(members)) if members.is_empty() => return Ok(()),
         ([member], _) => member.as_str(),
@@ -78,10 +72,8 @@ fn policy_member(policies: &mut BTreeMap<String, Policy>, found: &Found<'_>) -> 
         "csrf" => policy.csrf = one::<CsrfMode>(found.raw)?,
         // A mistyped member would be a requirement that nobody checks.
         _ => {
-            return Err(
-                "is no member of a policy; those are `require`, `max_age`, `acr`, `csrf`"
-                    .to_owned(),
-            );
+            return Err("is no member of a policy; those are `require`, `max_age`, `acr`, `csrf`"
+                .to_owned());
         }
     }
     Ok(())
@@ -155,11 +147,7 @@ impl Setting for AalCaps {
                 }),
             }
         }
-        if faults.is_empty() {
-            Ok(Self(caps))
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(Self(caps)) } else { Err(faults) }
     }
 }
 
@@ -182,10 +170,7 @@ impl Setting for ExtraClaims {
             Ok(extra) if faults.is_empty() => Ok(extra),
             Ok(_) => Err(faults),
             Err(refused) => {
-                faults.push(Fault {
-                    sub: vec![refused.member],
-                    text: refused.why.to_owned(),
-                });
+                faults.push(Fault { sub: vec![refused.member], text: refused.why.to_owned() });
                 Err(faults)
             }
         }

@@ -35,11 +35,9 @@ impl Raw {
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map(Self::Number)
                 .map_err(|_| "is out of range".to_owned())?,
-            DeValue::Float(number) => number
-                .as_str()
-                .parse()
-                .map(Self::Real)
-                .map_err(|_| "is no number".to_owned())?,
+            DeValue::Float(number) => {
+                number.as_str().parse().map(Self::Real).map_err(|_| "is no number".to_owned())?
+            }
             DeValue::Boolean(flag) => Self::Flag(*flag),
             DeValue::Datetime(_) => return Err("takes no date or time; quote it".to_owned()),
             DeValue::Array(items) => Self::List(
@@ -56,10 +54,7 @@ impl Raw {
         table
             .iter()
             .map(|(name, value)| {
-                Ok((
-                    name.get_ref().to_string(),
-                    Self::from_toml(value.get_ref())?,
-                ))
+                Ok((name.get_ref().to_string(), Self::from_toml(value.get_ref())?))
             })
             .collect()
     }
@@ -89,11 +84,9 @@ impl Raw {
             Self::Number(number) => (*number).into(),
             Self::Real(number) => serde_json::Number::from_f64(*number)?.into(),
             Self::Flag(flag) => (*flag).into(),
-            Self::List(items) => items
-                .iter()
-                .map(Self::to_json)
-                .collect::<Option<Vec<_>>>()?
-                .into(),
+            Self::List(items) => {
+                items.iter().map(Self::to_json).collect::<Option<Vec<_>>>()?.into()
+            }
             Self::Table(members) => serde_json::Value::Object(
                 members
                     .iter()
@@ -139,11 +132,7 @@ fn inline_table(members: &BTreeMap<String, Raw>) -> String {
 /// A TOML key: bare where TOML allows it.
 pub(super) fn bare_or_quoted(name: &str) -> Cow<'_, str> {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !name.is_empty() && name.chars().all(bare) {
-        name.into()
-    } else {
-        quoted(name).into()
-    }
+    if !name.is_empty() && name.chars().all(bare) { name.into() } else { quoted(name).into() }
 }
 
 /// A TOML basic string.
@@ -257,10 +246,7 @@ impl Shape {
 
 /// The items of a comma-separated list.
 fn split_list(text: &str) -> Vec<&str> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .collect()
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()
 }
 
 /// One value found for a key; `sub` names the member of a table-valued key.
@@ -284,10 +270,7 @@ pub(super) struct Fault {
 impl Fault {
     /// A fault of one member.
     pub(super) fn of(found: &Found<'_>, text: impl Into<String>) -> Self {
-        Self {
-            sub: found.sub.to_vec(),
-            text: text.into(),
-        }
+        Self { sub: found.sub.to_vec(), text: text.into() }
     }
 }
 
@@ -314,10 +297,7 @@ impl<T: FromText> Setting for T {
 
     fn gather(found: &[Found<'_>]) -> Result<Self, Vec<Fault>> {
         let Some(found) = found.first() else {
-            return Err(vec![Fault {
-                sub: Vec::new(),
-                text: "needs a value".to_owned(),
-            }]);
+            return Err(vec![Fault { sub: Vec::new(), text: "needs a value".to_owned() }]);
         };
         one(found.raw).map_err(|text| vec![Fault::of(found, text)])
     }
@@ -327,11 +307,7 @@ impl<T: FromText> Setting for Option<T> {
     const SHAPE: Shape = T::FORM;
 
     fn gather(found: &[Found<'_>]) -> Result<Self, Vec<Fault>> {
-        if found.is_empty() {
-            Ok(None)
-        } else {
-            T::gather(found).map(Some)
-        }
+        if found.is_empty() { Ok(None) } else { T::gather(found).map(Some) }
     }
 }
 
@@ -342,12 +318,8 @@ impl<T: FromText> Setting for Vec<T> {
         let Some(found) = found.first() else {
             return Ok(Self::new());
         };
-        many(found.raw).map_err(|texts| {
-            texts
-                .into_iter()
-                .map(|text| Fault::of(found, text))
-                .collect()
-        })
+        many(found.raw)
+            .map_err(|texts| texts.into_iter().map(|text| Fault::of(found, text)).collect())
     }
 }
 
@@ -366,10 +338,7 @@ pub(super) fn many<T: FromText>(raw: &Raw) -> Result<Vec<T>, Vec<String>> {
         Raw::Quoted(text) => vec![T::from_text(text)],
         Raw::List(items) => items.iter().map(one).collect(),
         Raw::Number(_) | Raw::Real(_) | Raw::Flag(_) | Raw::Table(_) | Raw::Secret(_) => {
-            vec![Err(format!(
-                "is a list such as [\"a\", \"b\"], not {}",
-                raw.kind()
-            ))]
+            vec![Err(format!("is a list such as [\"a\", \"b\"], not {}", raw.kind()))]
         }
     };
     let (items, faults): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);

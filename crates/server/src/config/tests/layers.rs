@@ -18,11 +18,7 @@ fn real_problems(world: &World) -> Vec<String> {
 /// All that is shown, without where it comes from, and the typed configuration if there is one.
 fn effect(world: &World) -> String {
     let loaded = world.load();
-    let shown: Vec<_> = loaded
-        .show()
-        .into_iter()
-        .map(|shown| (shown.key, shown.value))
-        .collect();
+    let shown: Vec<_> = loaded.show().into_iter().map(|shown| (shown.key, shown.value)).collect();
     format!("{shown:?} {:?}", loaded.outcome.ok())
 }
 
@@ -37,18 +33,8 @@ fn every_key_is_set_by_the_file_and_by_the_environment_alike() {
             by_variables = by_variables.variable(&key(name).variable(), key(name).example);
         }
         let by_file = World::new().file(&text);
-        assert_eq!(
-            real_problems(&by_file),
-            [""; 0],
-            "{} by the file",
-            tested.name
-        );
-        assert_eq!(
-            real_problems(&by_variables),
-            [""; 0],
-            "{} by a variable",
-            tested.name
-        );
+        assert_eq!(real_problems(&by_file), [""; 0], "{} by the file", tested.name);
+        assert_eq!(real_problems(&by_variables), [""; 0], "{} by a variable", tested.name);
 
         let untouched = World::new();
         for name in beside {
@@ -60,19 +46,9 @@ fn every_key_is_set_by_the_file_and_by_the_environment_alike() {
             continue;
         }
         let changed = format!("{:?}", by_file.config());
-        assert_eq!(
-            changed,
-            format!("{:?}", by_variables.config()),
-            "{}",
-            tested.name
-        );
+        assert_eq!(changed, format!("{:?}", by_variables.config()), "{}", tested.name);
         if beside.is_empty() {
-            assert_ne!(
-                changed,
-                format!("{:?}", untouched.config()),
-                "{}",
-                tested.name
-            );
+            assert_ne!(changed, format!("{:?}", untouched.config()), "{}", tested.name);
         }
     }
 }
@@ -82,18 +58,12 @@ fn every_value_names_its_line_or_its_variable() {
     for tested in keys().filter(|key| !matches!(key.shape, Shape::Map(_))) {
         let text = format!("# a comment\n\n{}", line_of(tested));
         let (value, source) = World::new().file(&text).shown(tested.name);
-        assert!(
-            source.ends_with("cloakroom.toml:3"),
-            "{}: {source}",
-            tested.name
-        );
+        assert!(source.ends_with("cloakroom.toml:3"), "{}: {source}", tested.name);
         let expected = tested.shape.notation_of(tested.example);
         assert_eq!(value, Some(expected), "{}", tested.name);
 
         let variable = tested.variable();
-        let (_, source) = World::new()
-            .variable(&variable, tested.example)
-            .shown(tested.name);
+        let (_, source) = World::new().variable(&variable, tested.example).shown(tested.name);
         assert_eq!(source, format!("env {variable}"));
     }
 }
@@ -115,11 +85,7 @@ fn every_secret_is_read_from_a_file_by_both_ways_without_its_newline() {
                 .chain(companions(tested.name))
                 .map(|name| line_of(key(name)))
                 .collect();
-            assert_eq!(
-                effect(&by_file),
-                effect(&World::new().file(&inline)),
-                "{name} {end:?}"
-            );
+            assert_eq!(effect(&by_file), effect(&World::new().file(&inline)), "{name} {end:?}");
 
             let variable = format!("{}_FILE", tested.variable());
             let by_variable = World::new().variable(&variable, path.to_str().expect("UTF-8"));
@@ -134,9 +100,7 @@ fn an_empty_variable_counts_as_unset() {
         let world = World::new().variable(&tested.variable(), "");
         assert_eq!(effect(&world), effect(&World::new()), "{}", tested.name);
     }
-    let world = World::new()
-        .file("refresh.grace = \"7s\"\n")
-        .variable("CLOAKROOM_NOT_OURS", "");
+    let world = World::new().file("refresh.grace = \"7s\"\n").variable("CLOAKROOM_NOT_OURS", "");
     let world = world.variable("CLOAKROOM_REFRESH__GRACE", "");
     assert_eq!(world.shown("refresh.grace").0.as_deref(), Some("\"7s\""));
 }
@@ -154,10 +118,7 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
     assert_eq!(config.data_dir.to_str(), Some("./c"));
     assert!(matches!(config.store.url, StoreUrl::File(path) if path.to_str() == Some("./c")));
     assert_eq!(config.root_api_key_file.to_str(), Some("./c/root-api.key"));
-    assert_eq!(
-        world.shown("store.url"),
-        (Some("\"file:./c\"".into()), "flag --data".into())
-    );
+    assert_eq!(world.shown("store.url"), (Some("\"file:./c\"".into()), "flag --data".into()));
 }
 
 #[test]
@@ -179,10 +140,7 @@ fn a_named_file_is_read_instead_of_a_found_one_and_must_exist() {
     world.flags.config = Some(world.path("absent.toml"));
     let problems = world.problems();
     assert_eq!(problems.len(), 1);
-    assert!(
-        problems[0].text.starts_with("can't be read"),
-        "{problems:?}"
-    );
+    assert!(problems[0].text.starts_with("can't be read"), "{problems:?}");
 }
 
 #[test]
@@ -194,28 +152,16 @@ fn members_of_a_table_are_set_one_by_one() {
              [session.aal_caps.aal2]\nidle = \"30m\"\n",
         )
         .variable("CLOAKROOM_FORWARD_AUTH__POLICIES__ADMIN__ACR", "aal2")
-        .variable(
-            "CLOAKROOM_SESSION__AAL_CAPS",
-            "{ aal3 = { absolute = \"6h\" } }",
-        );
+        .variable("CLOAKROOM_SESSION__AAL_CAPS", "{ aal3 = { absolute = \"6h\" } }");
     let config = world.config();
     let policies = &config.forward_auth.policies;
     let names: Vec<_> = policies.iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["admin", "default", "open"]);
     let admin = policies.find("admin").expect("set");
-    assert_eq!(
-        (admin.require.len(), admin.acr.as_deref()),
-        (1, Some("aal2"))
-    );
+    assert_eq!((admin.require.len(), admin.acr.as_deref()), (1, Some("aal2")));
     let caps = |acr| config.session.aal_caps.find(acr).expect("a default");
-    assert_eq!(
-        (caps("aal2").idle.as_secs(), caps("aal2").absolute.as_secs()),
-        (1800, 86400)
-    );
-    assert_eq!(
-        (caps("aal3").idle.as_secs(), caps("aal3").absolute.as_secs()),
-        (900, 21600)
-    );
+    assert_eq!((caps("aal2").idle.as_secs(), caps("aal2").absolute.as_secs()), (1800, 86400));
+    assert_eq!((caps("aal3").idle.as_secs(), caps("aal3").absolute.as_secs()), (900, 21600));
     let (value, source) = world.shown("forward_auth.policies.admin.require");
     assert_eq!(value.as_deref(), Some("[\"role:admin\"]"));
     assert!(source.ends_with("cloakroom.toml:2"), "{source}");
@@ -269,14 +215,8 @@ fn links_that_an_orchestrator_makes_for_a_service_of_our_name_are_no_keys() {
 #[test]
 fn a_variable_that_is_no_text_is_told() {
     let mut world = World::new();
-    world
-        .surroundings
-        .unreadable
-        .push("CLOAKROOM_MASTER_KEY".to_owned());
+    world.surroundings.unreadable.push("CLOAKROOM_MASTER_KEY".to_owned());
     let problems = world.problems();
     assert_eq!(problems.len(), 1);
-    assert_eq!(
-        problems[0].source,
-        Source::Environment("CLOAKROOM_MASTER_KEY".to_owned())
-    );
+    assert_eq!(problems[0].source, Source::Environment("CLOAKROOM_MASTER_KEY".to_owned()));
 }

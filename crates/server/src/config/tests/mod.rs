@@ -23,16 +23,8 @@ impl World {
     fn new() -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let search = vec![directory.path().join("cloakroom.toml")];
-        let surroundings = Surroundings {
-            cores: 4,
-            search,
-            ..Surroundings::bare()
-        };
-        Self {
-            directory,
-            surroundings,
-            flags: Flags::default(),
-        }
+        let surroundings = Surroundings { cores: 4, search, ..Surroundings::bare() };
+        Self { directory, surroundings, flags: Flags::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -51,9 +43,7 @@ impl World {
     }
 
     fn variable(mut self, name: &str, value: &str) -> Self {
-        self.surroundings
-            .variables
-            .insert(name.to_owned(), value.to_owned());
+        self.surroundings.variables.insert(name.to_owned(), value.to_owned());
         self
     }
 
@@ -69,20 +59,12 @@ impl World {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.load()
-            .outcome
-            .err()
-            .map(|problems| problems.0)
-            .unwrap_or_default()
+        self.load().outcome.err().map(|problems| problems.0).unwrap_or_default()
     }
 
     /// What stands in `config show` for a key, and where it says that it comes from.
     fn shown(&self, key: &str) -> (Option<String>, String) {
-        let shown = self
-            .load()
-            .show()
-            .into_iter()
-            .find(|shown| shown.key == key);
+        let shown = self.load().show().into_iter().find(|shown| shown.key == key);
         let shown = shown.unwrap_or_else(|| panic!("{key} isn't shown"));
         (shown.value, shown.source.to_string())
     }
@@ -113,9 +95,7 @@ fn companions(key: &str) -> &'static [&'static str] {
 }
 
 fn key(name: &str) -> &'static Key {
-    keys()
-        .find(|key| key.name == name)
-        .unwrap_or_else(|| panic!("{name} is no key"))
+    keys().find(|key| key.name == name).unwrap_or_else(|| panic!("{name} is no key"))
 }
 
 /// Files that are refused because of one key: the key, and a part of what is said.
@@ -133,16 +113,9 @@ fn refused(cases: &[(&str, &str, &str)]) {
 fn taken(cases: &[(&str, &[&str])]) {
     for (text, warned) in cases {
         let loaded = World::new().file(text).load();
-        let outcome = loaded
-            .outcome
-            .map(|_| ())
-            .map_err(|problems| problems.to_string());
+        let outcome = loaded.outcome.map(|_| ()).map_err(|problems| problems.to_string());
         assert_eq!(outcome, Ok(()), "{text}");
-        let keys: Vec<_> = loaded
-            .warnings
-            .iter()
-            .map(|warning| warning.key.as_str())
-            .collect();
+        let keys: Vec<_> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
         assert_eq!(keys, *warned, "{text}");
     }
 }

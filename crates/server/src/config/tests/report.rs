@@ -15,21 +15,13 @@ fn the_reference_is_the_golden_file() {
         std::fs::write(&path, reference()).expect("a writable golden file");
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(
-        golden,
-        reference(),
-        "UPDATE=1 cargo test rewrites {}",
-        path.display()
-    );
+    assert_eq!(golden, reference(), "UPDATE=1 cargo test rewrites {}", path.display());
 }
 
 #[test]
 fn the_commented_file_changes_nothing_and_knows_every_key() {
     let untouched = format!("{:?}", World::new().config());
-    assert_eq!(
-        format!("{:?}", World::new().file(&commented_file()).config()),
-        untouched
-    );
+    assert_eq!(format!("{:?}", World::new().file(&commented_file()).config()), untouched);
 
     let uncommented: String = commented_file()
         .lines()
@@ -84,11 +76,7 @@ fn collect(node: &Value, path: &str, found: &mut Vec<String>) {
 fn every_key_is_described_and_has_an_example() {
     for key in keys() {
         let meaning = key.meaning.trim();
-        assert!(
-            meaning.len() > 10 && meaning.ends_with(['.', '`']),
-            "{}: {meaning}",
-            key.name
-        );
+        assert!(meaning.len() > 10 && meaning.ends_with(['.', '`']), "{}: {meaning}", key.name);
         assert!(!key.example.is_empty(), "{}", key.name);
     }
     let mut all: Vec<_> = names().collect();

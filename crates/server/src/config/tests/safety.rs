@@ -6,11 +6,7 @@ use super::{TLS, World, key, refused, taken};
 /// The problems as lines, without the directory.
 fn told(world: &World) -> Vec<String> {
     let directory = format!("{}/", world.directory.path().display());
-    world
-        .problems()
-        .iter()
-        .map(|problem| problem.to_string().replace(&directory, ""))
-        .collect()
+    world.problems().iter().map(|problem| problem.to_string().replace(&directory, "")).collect()
 }
 
 #[test]
@@ -30,10 +26,7 @@ fn all_errors_come_at_once_each_with_its_line() {
         )
         .variable("CLOAKROOM_SESSION__IDLE", "soon");
     let told = told(&world);
-    let begins: Vec<_> = told
-        .iter()
-        .map(|line| line.split(' ').next().unwrap_or(""))
-        .collect();
+    let begins: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap_or("")).collect();
     assert_eq!(
         begins,
         [
@@ -47,31 +40,16 @@ fn all_errors_come_at_once_each_with_its_line() {
         ],
         "{told:#?}"
     );
-    assert!(
-        told[0].contains("`refresh.grace` has no unit: `30s`"),
-        "{}",
-        told[0]
-    );
-    assert!(
-        told[2].contains("did you mean `server.base_path`?"),
-        "{}",
-        told[2]
-    );
-    assert!(
-        told[4].contains("`EdDSA`, `ES256`, `RS256`, `HS256`"),
-        "{}",
-        told[4]
-    );
+    assert!(told[0].contains("`refresh.grace` has no unit: `30s`"), "{}", told[0]);
+    assert!(told[2].contains("did you mean `server.base_path`?"), "{}", told[2]);
+    assert!(told[4].contains("`EdDSA`, `ES256`, `RS256`, `HS256`"), "{}", told[4]);
 }
 
 #[test]
 fn a_file_that_is_no_toml_is_told_with_its_line_and_without_its_text() {
     let world = World::new().file("[token]\nhs256_secret = \"hunter2 hunter2\n\n[server\n");
     let told = told(&world);
-    assert!(
-        told[0].starts_with("cloakroom.toml:2: no TOML:"),
-        "{told:#?}"
-    );
+    assert!(told[0].starts_with("cloakroom.toml:2: no TOML:"), "{told:#?}");
     assert!(!told.join("\n").contains("hunter2"), "{told:#?}");
 }
 
@@ -80,15 +58,9 @@ fn an_unknown_key_suggests_the_nearest() {
     for (text, suggestion) in [
         ("store.ulr = \"memory:\"", Some("store.url")),
         ("refresh.graze = \"1s\"", Some("refresh.grace")),
-        (
-            "[session]\nidle_rember = \"1d\"",
-            Some("session.idle_remember"),
-        ),
+        ("[session]\nidle_rember = \"1d\"", Some("session.idle_remember")),
         ("master_key_fil = \"x\"", Some("master_key_file")),
-        (
-            "[forward_auth.policy.admin]\nacr = \"aal2\"",
-            Some("forward_auth.policies"),
-        ),
+        ("[forward_auth.policy.admin]\nacr = \"aal2\"", Some("forward_auth.policies")),
         ("[colours]\nred = 1", None),
     ] {
         let told = told(&World::new().file(text));
@@ -96,10 +68,7 @@ fn an_unknown_key_suggests_the_nearest() {
         assert!(told[0].contains("is no key"), "{told:?}");
         match suggestion {
             Some(name) => {
-                assert!(
-                    told[0].contains(&format!("did you mean `{name}`?")),
-                    "{told:?}"
-                );
+                assert!(told[0].contains(&format!("did you mean `{name}`?")), "{told:?}");
             }
             None => assert!(!told[0].contains("did you mean"), "{told:?}"),
         }
@@ -122,30 +91,13 @@ fn an_unknown_key_suggests_the_nearest() {
 #[test]
 fn i1_trusting_every_address_is_warned_of() {
     taken(&[
-        (
-            "server.trusted_proxies = [\"0.0.0.0/0\"]",
-            &["server.trusted_proxies"],
-        ),
-        (
-            "server.trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]",
-            &["server.trusted_proxies"],
-        ),
-        (
-            "server.trusted_proxies = [\"10.1.2.3/8\", \"fd00::1\"]",
-            &[],
-        ),
+        ("server.trusted_proxies = [\"0.0.0.0/0\"]", &["server.trusted_proxies"]),
+        ("server.trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]", &["server.trusted_proxies"]),
+        ("server.trusted_proxies = [\"10.1.2.3/8\", \"fd00::1\"]", &[]),
     ]);
     refused(&[
-        (
-            "server.trusted_proxies = [\"proxy\"]",
-            "server.trusted_proxies",
-            "no network",
-        ),
-        (
-            "server.trusted_proxies = [\"10.0.0.0/33\"]",
-            "server.trusted_proxies",
-            "no network",
-        ),
+        ("server.trusted_proxies = [\"proxy\"]", "server.trusted_proxies", "no network"),
+        ("server.trusted_proxies = [\"10.0.0.0/33\"]", "server.trusted_proxies", "no network"),
     ]);
 }
 
@@ -156,54 +108,21 @@ fn c4_insecure_cookies_are_for_loopback_only() {
          server.public = \"0.0.0.0:7400\"\n"
     );
     refused(&[
-        (
-            &format!("{exposed}cookie.secure = false"),
-            "cookie.secure",
-            "on loopback",
-        ),
-        (
-            "cookie.same_site = \"None\"",
-            "cookie.same_site",
-            "with `Secure` only",
-        ),
-        (
-            "cookie.partitioned = true",
-            "cookie.partitioned",
-            "with `Secure` only",
-        ),
-        (
-            "cookie.domain = \".example.com\"",
-            "cookie.domain",
-            "a domain",
-        ),
+        (&format!("{exposed}cookie.secure = false"), "cookie.secure", "on loopback"),
+        ("cookie.same_site = \"None\"", "cookie.same_site", "with `Secure` only"),
+        ("cookie.partitioned = true", "cookie.partitioned", "with `Secure` only"),
+        ("cookie.domain = \".example.com\"", "cookie.domain", "a domain"),
         ("cookie.domain = \"com\"", "cookie.domain", "a domain"),
-        (
-            "cookie.domain = \"Example.com\"",
-            "cookie.domain",
-            "in lower case",
-        ),
-        (
-            "cookie.domain = \"a.example; Path=/\"",
-            "cookie.domain",
-            "a domain",
-        ),
+        ("cookie.domain = \"Example.com\"", "cookie.domain", "in lower case"),
+        ("cookie.domain = \"a.example; Path=/\"", "cookie.domain", "a domain"),
         ("cookie.domain = \"127.0.0.1\"", "cookie.domain", "a domain"),
     ]);
     assert!(World::new().file(&exposed).config().cookie.secure);
     taken(&[
         ("cookie.secure = false", &[]),
-        (
-            "cookie.secure = true\ncookie.same_site = \"None\"\ncookie.partitioned = true",
-            &[],
-        ),
-        (
-            "server.origin = \"https://app.example\"\ncookie.secure = false",
-            &["cookie.secure"],
-        ),
-        (
-            "server.origin = \"https://a.example.com\"\ncookie.domain = \"example.com\"",
-            &[],
-        ),
+        ("cookie.secure = true\ncookie.same_site = \"None\"\ncookie.partitioned = true", &[]),
+        ("server.origin = \"https://app.example\"\ncookie.secure = false", &["cookie.secure"]),
+        ("server.origin = \"https://a.example.com\"\ncookie.domain = \"example.com\"", &[]),
         (
             "server.origin = \"https://a.example.com\"\ncookie.domain = \"b.example.com\"",
             &["cookie.domain"],
@@ -216,28 +135,12 @@ fn e11_weak_shared_secrets_are_refused() {
     let secret =
         |secret: &str| format!("token.algorithm = \"HS256\"\ntoken.hs256_secret = \"{secret}\"");
     refused(&[
-        (
-            "token.algorithm = \"HS256\"",
-            "token.algorithm",
-            "needs `token.hs256_secret`",
-        ),
+        ("token.algorithm = \"HS256\"", "token.algorithm", "needs `token.hs256_secret`"),
         (&secret("secret"), "token.hs256_secret", "at least 32 bytes"),
-        (
-            &secret(&key("token.hs256_secret").example[..31]),
-            "token.hs256_secret",
-            "32 bytes",
-        ),
-        (
-            &secret("your-256-bit-secret-your-256-bit-secret"),
-            "token.hs256_secret",
-            "",
-        ),
+        (&secret(&key("token.hs256_secret").example[..31]), "token.hs256_secret", "32 bytes"),
+        (&secret("your-256-bit-secret-your-256-bit-secret"), "token.hs256_secret", ""),
         (&secret(""), "token.hs256_secret", "at least 32 bytes"),
-        (
-            "token.hs256_secret = 1234567890123456789",
-            "token.hs256_secret",
-            "not an integer",
-        ),
+        ("token.hs256_secret = 1234567890123456789", "token.hs256_secret", "not an integer"),
         ("token.algorithm = \"HS512\"", "token.algorithm", "one of"),
         ("token.algorithm = \"none\"", "token.algorithm", "one of"),
     ]);
@@ -261,26 +164,15 @@ fn g11_a_master_key_is_32_bytes() {
             "needs the `master_key`",
         ),
     ]);
-    let problems = World::new()
-        .file("store.url = \"redis://localhost\"")
-        .problems();
-    assert!(
-        problems.iter().any(|problem| problem.key == "master_key"),
-        "{problems:?}"
-    );
+    let problems = World::new().file("store.url = \"redis://localhost\"").problems();
+    assert!(problems.iter().any(|problem| problem.key == "master_key"), "{problems:?}");
 }
 
 #[test]
 fn a_path_in_the_place_of_a_secret_is_recognised_and_said() {
     let world = World::new();
     let path = world.write("key", "x");
-    for path in [
-        path.to_str().expect("UTF-8"),
-        "./secret",
-        "../x",
-        "~/x",
-        "/etc/x/master.key",
-    ] {
+    for path in [path.to_str().expect("UTF-8"), "./secret", "../x", "~/x", "/etc/x/master.key"] {
         for name in ["master_key", "token.hs256_secret"] {
             let problems = World::new().file(&format!("{name} = {path:?}")).problems();
             assert_eq!(problems.len(), 1, "{problems:?}");
@@ -297,18 +189,11 @@ fn a_secret_given_twice_or_in_a_missing_or_empty_file_is_refused() {
     let empty = empty.to_str().expect("UTF-8");
     refused(&[
         (
-            &format!(
-                "master_key = {0:?}\nmaster_key_file = {empty:?}",
-                key("master_key").example
-            ),
+            &format!("master_key = {0:?}\nmaster_key_file = {empty:?}", key("master_key").example),
             "master_key_file",
             "which is empty",
         ),
-        (
-            "master_key_file = \"/nonexistent\"",
-            "master_key_file",
-            "can't be read",
-        ),
+        ("master_key_file = \"/nonexistent\"", "master_key_file", "can't be read"),
     ]);
     let good = world.write("good", key("master_key").example);
     let twice = format!(
@@ -336,10 +221,7 @@ fn m1_no_secret_is_shown_printed_or_told() {
                 let loaded = world.load();
                 let json: Vec<_> = loaded.show().iter().map(|shown| shown.to_json()).collect();
                 let printed = format!("{loaded:?} {:?} {json:?}", loaded.show());
-                let told = format!(
-                    "{printed} {:?}",
-                    loaded.outcome.map_err(|all| all.to_string())
-                );
+                let told = format!("{printed} {:?}", loaded.outcome.map_err(|all| all.to_string()));
                 assert!(!told.contains(MARK), "{}: {told}", tested.name);
             }
         }
