@@ -82,8 +82,11 @@ pub(crate) struct Plan {
     pub(crate) sid: Sid,
     pub(crate) secret: Secret<[u8; 32]>,
     pub(crate) data: Object,
-    /// What must not have moved since the credentials were checked.
+    /// What must not have moved since the credentials were checked. Without one, what is read
+    /// first must not move.
     pub(crate) ticket: Option<Ticket>,
+    /// The subject's epoch, where a backend read it before it checked the credentials.
+    pub(crate) epoch: Option<u64>,
 }
 
 impl<S: Store> Authority<S> {
@@ -94,7 +97,6 @@ impl<S: Store> Authority<S> {
         let mut data = data.unwrap_or_default();
         check_size(&data, self.settings.max_data)?;
         let partition = self.home_of(&grant);
-        let ticket = self.backend_ticket(&grant, epoch).await?;
         let mut sid = Sid::new(self.now(), partition, draw(&*self.entropy));
         let mut secret = Secret::new(draw(&*self.entropy));
         let mut ended = None;
@@ -114,7 +116,7 @@ impl<S: Store> Authority<S> {
                 check_size(&data, self.settings.max_data)?;
             }
         }
-        let plan = Plan { grant, sid, secret, data, ticket };
+        let plan = Plan { grant, sid, secret, data, ticket: None, epoch };
         let opened = self.open_planned(plan, ctx).await.map_err(as_conflict)?;
         Ok(Opened { ended, ..opened })
     }
@@ -128,25 +130,6 @@ impl<S: Store> Authority<S> {
                 self.store.partitions(),
             ),
         }
-    }
-
-    async fn backend_ticket(
-        &self,
-        grant: &Grant,
-        epoch: Option<u64>,
-    ) -> Result<Option<Ticket>, Error> {
-        let Some(subject) = &grant.subject else { return Ok(None) };
-        let mut ticket = self.ticket(subject).await?;
-        if let Some(epoch) = epoch {
-            if epoch != ticket.epochs.subject {
-                return Err(Refusal::Conflict("the subject's epoch has moved").into());
-            }
-            ticket.epochs.subject = epoch;
-        }
-        if ticket.disabled {
-            return Err(Refusal::Conflict("the subject is disabled").into());
-        }
-        Ok(Some(ticket))
     }
 
     fn check_grant(&self, grant: &Grant) -> Result<(), Error> {
@@ -194,7 +177,17 @@ impl<S: Store> Authority<S> {
             keys.push(Key::Subject(subject.clone()));
             keys.push(Key::Index(subject.clone()));
         }
-        let decide = |loaded: &Loaded| self.decide_open(&plan, loaded, ctx);
+        let mut ticket = plan.ticket;
+        let decide = |loaded: &Loaded| {
+            let known = plan.grant.subject.as_ref().and_then(|subject| loaded.subject(subject));
+            let state = loaded.partition()?;
+            let ticket = ticket.get_or_insert_with(|| Ticket::new(known, state));
+            ticket.check(known, state)?;
+            if plan.epoch.is_some_and(|epoch| epoch != ticket.epochs.subject) {
+                return Err(EPOCH_MOVED.into());
+            }
+            self.decide_open(&plan, loaded, ctx)
+        };
         let ((session, token, subject), _) = self.transact(partition, keys, decide).await?;
         self.answer_opened(Arc::new(session), subject.as_ref(), &token)
     }
@@ -209,9 +202,6 @@ impl<S: Store> Authority<S> {
         let state = *loaded.partition()?;
         let subject = plan.grant.subject.as_ref();
         let known = subject.and_then(|subject| loaded.subject(subject));
-        if let Some(ticket) = &plan.ticket {
-            ticket.check(known, &state)?;
-        }
         let epochs = Epochs {
             subject: known.map_or(0, |known| known.epoch),
             partition: state.epoch,
@@ -366,6 +356,8 @@ impl<S: Store> Authority<S> {
     }
 }
 
+const EPOCH_MOVED: Refusal = Refusal::Conflict("the subject's epoch has moved");
+
 /// An ending that a backend's own request met is a conflict to it, not its user's sign-in.
 fn as_conflict(error: Error) -> Error {
     match error {
@@ -373,7 +365,7 @@ fn as_conflict(error: Error) -> Error {
             Refusal::Conflict("the subject is disabled").into()
         }
         Error::Refused(Refusal::SessionEnded(_)) => {
-            Refusal::Conflict("the subject's epoch has moved").into()
+            EPOCH_MOVED.into()
         }
         other => other,
     }

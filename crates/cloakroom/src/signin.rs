@@ -51,7 +51,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    fn new(known: Option<&SubjectState>, partition: &PartitionState) -> Self {
+    pub(crate) fn new(known: Option<&SubjectState>, partition: &PartitionState) -> Self {
         Self {
             epochs: Epochs {
                 subject: known.map_or(0, |state| state.epoch),
@@ -175,7 +175,7 @@ impl<S: Store> Authority<S> {
         let sid = Sid::new(self.now(), partition, draw(&*self.entropy));
         let secret = Secret::new(draw(&*self.entropy));
         let ended = self.end_carried(carried, sid, ctx).await?;
-        let plan = Plan { grant, sid, secret, data: Object::new(), ticket: Some(ticket) };
+        let plan = Plan { grant, sid, secret, data: Object::new(), ticket: Some(ticket), epoch: None };
         let opened = self.open_planned(plan, ctx).await?;
         Ok(Opened { ended, ..opened })
     }
