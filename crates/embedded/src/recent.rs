@@ -1,0 +1,89 @@
+//! Which keys changed lately: what the writer needs to judge a commit without reading.
+//!
+//! A commit arrives checked against a state that readers saw. It conflicts if one of its keys
+//! changed after that state, and only the changes since then can tell; so it is enough to remember
+//! the last few. A commit that comes from before they begin is checked anew by its caller.
+
+use std::collections::HashMap;
+
+use cloakroom_store::Tick;
+
+/// The last changes, in two generations of bounded size.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    young: HashMap<Vec<u8>, Tick>,
+    old: HashMap<Vec<u8>, Tick>,
+    /// Every change after this is remembered.
+    since: Tick,
+    /// The last tick when `young` was begun; `old` holds nothing later.
+    turned: Tick,
+    size: usize,
+}
+
+/// What is known of a key's changes after a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// None.
+    Unchanged,
+    /// It changed.
+    Changed,
+    /// That tick is too long ago.
+    Unknown,
+}
+
+impl Recent {
+    /// Remembers what changes after `tick`, at least the last `size` changes.
+    pub(crate) fn new(tick: Tick, size: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), since: tick, turned: tick, size }
+    }
+
+    /// Notes a change.
+    pub(crate) fn changed(&mut self, key: Vec<u8>, tick: Tick) {
+        self.young.insert(key, tick);
+    }
+
+    /// Forgets the older half when the younger has its size; `last` is the last tick noted.
+    pub(crate) fn turn(&mut self, last: Tick) {
+        if self.young.len() < self.size {
+            return;
+        }
+        self.old = std::mem::take(&mut self.young);
+        self.since = self.turned;
+        self.turned = last;
+    }
+
+    /// Whether a key changed after `tick`.
+    pub(crate) fn since(&self, key: &[u8], tick: Tick) -> Since {
+        if tick < self.since {
+            return Since::Unknown;
+        }
+        let changed = self.young.get(key).or_else(|| self.old.get(key));
+        if changed.is_some_and(|at| *at > tick) { Since::Changed } else { Since::Unchanged }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_known_until_two_generations_are_full() {
+        let mut recent = Recent::new(Tick(0), 2);
+        let mut tick = Tick(0);
+        for name in 0..3u8 {
+            tick = tick.successor();
+            recent.changed(vec![name], tick);
+            recent.turn(tick);
+        }
+        assert_eq!(recent.since(&[0], Tick(0)), Since::Changed);
+        assert_eq!(recent.since(&[0], Tick(1)), Since::Unchanged);
+        assert_eq!(recent.since(&[2], Tick(2)), Since::Changed);
+        assert_eq!(recent.since(&[9], Tick(0)), Since::Unchanged);
+
+        recent.changed(vec![3], Tick(4));
+        recent.turn(Tick(4));
+        assert_eq!(recent.since(&[0], Tick(1)), Since::Unknown);
+        assert_eq!(recent.since(&[2], Tick(2)), Since::Changed);
+        assert_eq!(recent.since(&[1], Tick(4)), Since::Unchanged);
+    }
+}
