@@ -193,7 +193,7 @@ impl<S: Store> Authority<S> {
             }
         })?;
         let key = Key::ApiKey(token.sid);
-        let loaded = self.load(Partition::ZERO, &[key.clone()]).await?;
+        let loaded = self.load(Partition::ZERO, std::slice::from_ref(&key)).await?;
         let Some(Record::ApiKey(found)) = loaded.get(&key) else {
             return Err(Refusal::TokenInvalid.into());
         };
