@@ -1,4 +1,8 @@
 //! The engine over the memory store.
 
+mod directory;
 mod lifecycle;
+mod signin;
+mod throttle;
+mod users;
 mod world;
