@@ -1,0 +1,3 @@
+//! The suite on the reference model, and the stored forms.
+
+mod conformance;
