@@ -1,0 +1,5 @@
+//! The measurements.
+
+pub mod engine;
+pub mod over_http;
+pub mod sizes;
