@@ -184,7 +184,7 @@ pub fn ended_session() -> Session {
 pub fn object() -> Object {
     let text = r#"{
         "": null,
-        "a\"\\\u0000\n\u2028": "b\"\\\u0000\n\u2028",
+        "a\"\\\u0000\n": "b\"\\\u0000\n",
         "name": "Ada \u00e9\ud83d\udd11 e\u0301",
         "numbers": [0, -1, 18446744073709551615, -9223372036854775808, 1.5, 1e300, 5e-324, -0.0],
         "deep": {"a": [{"b": [[], {}]}]},
@@ -255,7 +255,7 @@ fn event(actor: Actor) -> Event {
         actor,
         client: client(),
         request_id: Some("req-1".to_owned()),
-        reason: Some("\u{202e}bounded, untrusted".to_owned()),
+        reason: Some("<b>bounded</b>, untrusted".to_owned()),
         count: 82,
     }
 }
