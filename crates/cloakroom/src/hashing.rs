@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use argon2::password_hash::phc::{ParamsString, PasswordHash, Salt};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
 use cloakroom_core::types::{Secret, same_bytes};
 use tokio::runtime::Handle;
@@ -161,7 +161,9 @@ impl HashPool {
             drop(turn);
             done
         });
-        running.await.map_err(|_| Unavailable::Key("a password's hash was not finished".into()).into())
+        running
+            .await
+            .map_err(|_| Unavailable::Key("a password's hash was not finished".into()).into())
     }
 }
 
@@ -214,7 +216,6 @@ fn cost(params: &Params) -> u64 {
 }
 
 fn phc(params: &Params, salt: &[u8], output: &[u8]) -> Option<String> {
-    use argon2::password_hash::phc::Output;
     let hash = PasswordHash {
         algorithm: Algorithm::Argon2id.ident(),
         version: Some(Version::V0x13.into()),
@@ -294,7 +295,6 @@ mod tests {
         };
         let all: Vec<_> = (0..40).map(|_| hash()).collect();
         tokio::task::yield_now().await;
-        // Those that are given up on: the hash that runs keeps its turn.
         let first = pool.load();
         assert_eq!((first.running, first.waiting), (1, 8));
         let mut overloaded = 0;
@@ -310,6 +310,7 @@ mod tests {
         tokio::task::yield_now().await;
         aborted.abort();
         assert!(aborted.await.is_err());
+        // Nobody waits for it any more, but the hash that runs keeps its turn.
         assert_eq!(pool.load().running, 1);
     }
 

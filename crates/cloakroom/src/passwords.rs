@@ -167,11 +167,7 @@ impl<S: Store> Authority<S> {
         Ok(proven)
     }
 
-    fn step_up<'a>(
-        &self,
-        before: &'a Session,
-        proven: &Proven,
-    ) -> Result<StepUp<'a>, Error> {
+    fn step_up<'a>(&self, before: &'a Session, proven: &Proven) -> Result<StepUp<'a>, Error> {
         let subject = before.subject.as_ref().ok_or(Refusal::CredentialsRequired)?;
         let secret = Secret::new(draw(&*self.entropy));
         Ok(StepUp { before, subject, ticket: proven.ticket, secret })
@@ -203,11 +199,8 @@ impl<S: Store> Authority<S> {
             next.subject_epoch = known.epoch;
         }
         put_session(&mut batch, &next, loaded);
-        let user = User {
-            password: Some(hash.to_owned()),
-            password_changed_at: Some(at),
-            ..user.clone()
-        };
+        let user =
+            User { password: Some(hash.to_owned()), password_changed_at: Some(at), ..user.clone() };
         let key = Key::User(user.id.clone());
         batch.put(key.clone(), loaded.version(&key), Record::User(user), Review::Never);
         log_step(&mut batch, &next, at, ctx);

@@ -1,6 +1,6 @@
 //! Signing in by password: every refusal costs the same and says the same.
 
-use cloakroom_core::event::EventKind;
+use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::identifier::Identifier;
 use cloakroom_core::limits::{LABEL_CHARS_MAX, PASSWORD_BYTES_MAX};
 use cloakroom_core::password;
@@ -175,7 +175,8 @@ impl<S: Store> Authority<S> {
         let sid = Sid::new(self.now(), partition, draw(&*self.entropy));
         let secret = Secret::new(draw(&*self.entropy));
         let ended = self.end_carried(carried, sid, ctx).await?;
-        let plan = Plan { grant, sid, secret, data: Object::new(), ticket: Some(ticket), epoch: None };
+        let plan =
+            Plan { grant, sid, secret, data: Object::new(), ticket: Some(ticket), epoch: None };
         let opened = self.open_planned(plan, ctx).await?;
         Ok(Opened { ended, ..opened })
     }
@@ -297,7 +298,7 @@ impl<S: Store> Authority<S> {
             let mut batch = Batch::default();
             let version = loaded.version(&key);
             batch.put(key.clone(), version, Record::User(stored), Review::Never);
-            batch.feed(cloakroom_core::event::FeedEntry::RecordChanged);
+            batch.feed(FeedEntry::RecordChanged);
             Ok(Decision::Commit(batch, ()))
         };
         self.transact(self.partition_of(&user.id), vec![key.clone()], decide).await?;

@@ -201,13 +201,12 @@ impl<S: Store> Authority<S> {
         let deadline = self.now().plus(self.settings.store_timeout);
         let page = self.store.page(partition, Kind::User, after, want);
         let page = self.within(deadline, page).await??;
-        let users: Vec<User> = page
-            .into_iter()
-            .filter_map(|(_, found)| match found.record {
-                Record::User(user) => Some(user),
-                _ => None,
-            })
-            .collect();
+        let mut users = Vec::with_capacity(page.len());
+        for (_, found) in page {
+            if let Record::User(user) = found.record {
+                users.push(user);
+            }
+        }
         if users.is_empty() {
             return Ok(Vec::new());
         }
@@ -517,7 +516,11 @@ impl<S: Store> Authority<S> {
         Ok(())
     }
 
-    async fn is_taken(&self, name: NameHash, by_other_than: Option<&Subject>) -> Result<bool, Error> {
+    async fn is_taken(
+        &self,
+        name: NameHash,
+        by_other_than: Option<&Subject>,
+    ) -> Result<bool, Error> {
         let pointer = self.pointer(name).await?;
         self.counts(name, pointer.as_ref(), by_other_than).await
     }
@@ -561,12 +564,7 @@ impl<S: Store> Authority<S> {
 
 /// The records that a change of a user decides on, without its sessions.
 pub(crate) fn user_keys(id: &Subject) -> Vec<Key> {
-    vec![
-        Key::Partition,
-        Key::User(id.clone()),
-        Key::Subject(id.clone()),
-        Key::Index(id.clone()),
-    ]
+    vec![Key::Partition, Key::User(id.clone()), Key::Subject(id.clone()), Key::Index(id.clone())]
 }
 
 fn view(user: &User, state: Option<&SubjectState>) -> Result<UserView, Error> {

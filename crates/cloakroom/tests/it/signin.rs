@@ -7,8 +7,10 @@ use cloakroom::core::event::EventKind;
 use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Object};
+use cloakroom::core::types::Subject;
 use cloakroom::store::faulty::{Call, Fault, Faulty, Outcome};
-use cloakroom::{Carried, Credential, Login, Settings, UserPatch};
+use cloakroom::store::memory::MemoryStore;
+use cloakroom::{Authority, Carried, Credential, Login, Settings, UserPatch};
 
 use crate::directory::*;
 use crate::world::*;
@@ -417,6 +419,59 @@ enum Against {
     Delete,
 }
 
+async fn act(authority: &Authority<MemoryStore>, against: Against, subject: &Subject) {
+    let patch = match against {
+        Against::SignOutEverywhere => {
+            authority.end_subject(subject, &ctx()).await.expect("an end");
+            return;
+        }
+        Against::Delete => {
+            authority.delete_user(subject, &ctx()).await.expect("a deletion");
+            return;
+        }
+        Against::PasswordSet => {
+            UserPatch { password: Some(secret(OTHER_PASSWORD)), ..UserPatch::default() }
+        }
+        Against::Disable => UserPatch { disabled: Some(true), ..UserPatch::default() },
+    };
+    authority.patch_user(subject, patch, &ctx()).await.expect("a change");
+}
+
+/// Something that happens while the password of a sign-in is being hashed.
+async fn overtake(against: Against) -> EndReason {
+    let slow = Settings { argon2: (19_456, 2, 1), ..settings() };
+    let world = World::with(slow).await;
+    loop {
+        let user = world.user(NAME).await;
+        let authority = Arc::clone(&world.authority);
+        let signing_in =
+            tokio::spawn(async move { authority.sign_in(login(NAME, PASSWORD), &ctx()).await });
+        while world.authority.password_load().running == 0 && !signing_in.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        act(&world.authority, against, &user.id).await;
+        let in_time = world.authority.password_load().running > 0;
+        let outcome = signing_in.await.expect("no panic");
+        if in_time {
+            return ended(outcome);
+        }
+        // The hash was faster, which proves nothing: once more.
+        let _ = world.authority.delete_user(&user.id, &ctx()).await;
+        world.advance(HOUR);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_g2_what_overtakes_a_sign_in_voids_it() {
+    for (against, reason) in [
+        (Against::SignOutEverywhere, EndReason::SignedOutEverywhere),
+        (Against::Disable, EndReason::UserDisabled),
+        (Against::Delete, EndReason::UserDisabled),
+    ] {
+        assert_eq!(overtake(against).await, reason);
+    }
+}
+
 async fn race(against: Against) {
     let world = World::with(Settings { max_per_subject: 100, ..settings() }).await;
     let authority = &world.authority;
@@ -431,22 +486,7 @@ async fn race(against: Against) {
                 if n > 0 {
                     return authority.sign_in(login(&name, PASSWORD), &from).await.ok();
                 }
-                match against {
-                    Against::SignOutEverywhere => {
-                        authority.end_subject(&subject, &from).await.map(|_| ())
-                    }
-                    Against::PasswordSet => {
-                        let password = Some(secret(OTHER_PASSWORD));
-                        let patch = UserPatch { password, ..UserPatch::default() };
-                        authority.patch_user(&subject, patch, &from).await.map(|_| ())
-                    }
-                    Against::Disable => {
-                        let patch = UserPatch { disabled: Some(true), ..UserPatch::default() };
-                        authority.patch_user(&subject, patch, &from).await.map(|_| ())
-                    }
-                    Against::Delete => authority.delete_user(&subject, &from).await.map(|_| ()),
-                }
-                .expect("it took effect");
+                act(&authority, against, &subject).await;
                 None
             }
         });
@@ -488,7 +528,7 @@ async fn a_lost_answer_of_the_store_does_nothing_twice() {
     // Every second commit takes effect without an answer.
     let commits = AtomicUsize::new(0);
     let plan = move |call: Call<'_>| match call {
-        Call::Commit(..) if commits.fetch_add(1, Ordering::SeqCst) % 2 == 0 => {
+        Call::Commit(..) if commits.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) => {
             Fault::of(Outcome::AnswerLost)
         }
         _ => Fault::NONE,

@@ -78,8 +78,7 @@ async fn j8_a_network_is_counted_for_all_names_together() {
 #[tokio::test]
 async fn j8_an_identifier_has_a_cap_over_all_networks() {
     let quota = |count| Quota::new(count, HOUR).expect("a quota");
-    let login_limits =
-        LoginLimits { login: quota(5), identifier: quota(12), network: quota(50) };
+    let login_limits = LoginLimits { login: quota(5), identifier: quota(12), network: quota(50) };
     let world = World::with(Settings { login_limits, ..settings() }).await;
     world.user(NAME).await;
     for n in 0..12 {
