@@ -15,7 +15,7 @@ use cloakroom_store::record::StoreSettings;
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
 use moka::sync::Cache as Lru;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Meters};
 use crate::clock::{Clock, Entropy, draw};
 use crate::context::{Error, Unavailable};
 use crate::events::Reports;
@@ -139,6 +139,11 @@ impl<S: Store> Authority<S> {
     /// The keys derived from the store's own.
     pub fn keys(&self) -> &DerivedKeys {
         &self.keys
+    }
+
+    /// This node's counters of a session, for whoever knows it by a genuine credential.
+    pub fn meters(&self, sid: Sid) -> Arc<Meters> {
+        self.cache.meters(sid)
     }
 
     /// The authority's clock.
