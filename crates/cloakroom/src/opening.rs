@@ -171,6 +171,17 @@ impl<S: Store> Authority<S> {
     /// Commits a planned session. Its ticket is kept over all retries: a conflict never adopts a
     /// newer epoch than the one that the credentials were checked under.
     pub(crate) async fn open_planned(&self, plan: Plan, ctx: &Context) -> Result<Opened, Error> {
+        self.open_planned_from(None, plan, ctx).await
+    }
+
+    /// The same on what was loaded of the subject before the credentials were checked, which
+    /// saves a round trip.
+    pub(crate) async fn open_planned_from(
+        &self,
+        first: Option<Loaded>,
+        plan: Plan,
+        ctx: &Context,
+    ) -> Result<Opened, Error> {
         let partition = plan.sid.partition();
         let mut keys = vec![Key::Partition, Key::Session(plan.sid)];
         if let Some(subject) = &plan.grant.subject {
@@ -188,7 +199,8 @@ impl<S: Store> Authority<S> {
             }
             self.decide_open(&plan, loaded, ctx)
         };
-        let ((session, token, subject), _) = self.transact(partition, keys, decide).await?;
+        let ((session, token, subject), _) =
+            self.transact_from(first, partition, keys, decide).await?;
         self.answer_opened(Arc::new(session), subject.as_ref(), &token)
     }
 

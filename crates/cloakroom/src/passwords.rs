@@ -156,14 +156,14 @@ impl<S: Store> Authority<S> {
             Some(user) => NameHash(user.identifier_hash),
             None => self.name_of_nobody(subject.as_str()),
         };
-        let counters = self.counters(name, ctx);
-        if let Err(refused) = self.count_attempt(name, &counters).await {
-            return Err(self.throttled(refused, sid, Some(subject), ctx));
-        }
+        let attempt = match self.count_attempt(name, ctx).await {
+            Ok((attempt, _)) => attempt,
+            Err(refused) => return Err(self.throttled(refused, sid, Some(subject), ctx)),
+        };
         let Some(proven) = self.check_password(candidate, &password, sid, ctx).await? else {
             return Err(Refusal::CredentialsInvalid.into());
         };
-        self.forgive(&counters).await;
+        self.forgive(attempt).await;
         Ok(proven)
     }
 

@@ -18,6 +18,7 @@ use crate::hashing::{Checked, PasswordLoad};
 use crate::opening::{Carried, Opened, Plan};
 use crate::throttle::NameHash;
 use crate::transact::{Decision, Loaded};
+use crate::users::user_keys;
 
 /// The `amr` value of a password (RFC 8176 section 2).
 pub(crate) const AMR_PASSWORD: &str = "pwd";
@@ -92,6 +93,8 @@ pub(crate) struct Candidate {
     /// The user; for a name that is nobody's, nobody.
     pub(crate) user: Option<User>,
     pub(crate) ticket: Ticket,
+    /// What it was read from.
+    loaded: Loaded,
 }
 
 impl Candidate {
@@ -105,7 +108,9 @@ pub(crate) struct Proven {
     pub(crate) user: User,
     pub(crate) ticket: Ticket,
     /// The stored hash is weaker than is configured now.
-    pub(crate) weak: bool,
+    weak: bool,
+    /// What was read of the user before the password was checked.
+    loaded: Loaded,
 }
 
 impl<S: Store> Authority<S> {
@@ -121,9 +126,8 @@ impl<S: Store> Authority<S> {
             return Err(Refusal::CredentialsInvalid.into());
         };
         let name = self.name_typed(&identifier);
-        let counters = self.counters(name, ctx);
-        let pointer = match self.count_attempt(name, &counters).await {
-            Ok(pointer) => pointer,
+        let (attempt, pointer) = match self.count_attempt(name, ctx).await {
+            Ok(counted) => counted,
             Err(refused) => return Err(self.throttled(refused, None, None, ctx)),
         };
         let candidate = self.candidate(name, pointer).await?;
@@ -142,12 +146,13 @@ impl<S: Store> Authority<S> {
             lifetime: None,
             client: Client { label: label.as_deref().and_then(clean_label), ..ctx.client.clone() },
         };
+        let Proven { user, ticket, weak, loaded } = proven;
         let (opened, ()) = tokio::join!(
-            self.open_with_ticket(grant, proven.ticket, &carried, ctx),
-            self.forgive(&counters),
+            self.open_from(Some(loaded), grant, ticket, &carried, ctx),
+            self.forgive(attempt),
         );
-        if proven.weak {
-            self.renew_hash(&proven.user, password).await;
+        if weak {
+            self.renew_hash(&user, password).await;
         }
         opened
     }
@@ -171,13 +176,24 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
     ) -> Result<Opened, Error> {
         self.check_claims(&grant.claims)?;
+        self.open_from(None, grant, ticket, carried, ctx).await
+    }
+
+    async fn open_from(
+        &self,
+        first: Option<Loaded>,
+        grant: Grant,
+        ticket: Ticket,
+        carried: &[Carried],
+        ctx: &Context,
+    ) -> Result<Opened, Error> {
         let partition = self.home_of(&grant);
         let sid = Sid::new(self.now(), partition, draw(&*self.entropy));
         let secret = Secret::new(draw(&*self.entropy));
         let ended = self.end_carried(carried, sid, ctx).await?;
         let plan =
             Plan { grant, sid, secret, data: Object::new(), ticket: Some(ticket), epoch: None };
-        let opened = self.open_planned(plan, ctx).await?;
+        let opened = self.open_planned_from(first, plan, ctx).await?;
         Ok(Opened { ended, ..opened })
     }
 
@@ -229,13 +245,14 @@ impl<S: Store> Authority<S> {
     }
 
     pub(crate) async fn load_candidate(&self, subject: &Subject) -> Result<Candidate, Error> {
-        let keys = [Key::Partition, Key::Subject(subject.clone()), Key::User(subject.clone())];
-        let loaded = self.load(self.partition_of(subject), &keys).await?;
+        // The index comes along for the session that is about to be opened.
+        let loaded = self.load(self.partition_of(subject), &user_keys(subject)).await?;
         let (user, known) = (loaded.user(subject).cloned(), loaded.subject(subject));
         if user.is_some() && known.is_none() {
             return Err(Unavailable::Missing("a user's subject record".into()).into());
         }
-        Ok(Candidate { user, ticket: Ticket::new(known, loaded.partition()?) })
+        let ticket = Ticket::new(known, loaded.partition()?);
+        Ok(Candidate { user, ticket, loaded })
     }
 
     /// Checks the password; none: it isn't the one, whatever the cause, and the failure is
@@ -259,8 +276,8 @@ impl<S: Store> Authority<S> {
             self.report(EventKind::SigninFailed, sid, candidate.subject(), ctx);
             return Ok(None);
         };
-        let Candidate { user, ticket } = candidate;
-        Ok(user.map(|user| Proven { user, ticket, weak }))
+        let Candidate { user, ticket, loaded } = candidate;
+        Ok(user.map(|user| Proven { user, ticket, weak, loaded }))
     }
 
     /// Reports a throttled attempt; any other error is left as it is.

@@ -21,11 +21,12 @@ use crate::transact::{Decision, Loaded};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NameHash(pub(crate) [u8; 32]);
 
-/// Where one attempt is counted.
-#[derive(Debug)]
-pub(crate) struct Counters {
+/// An attempt that was counted and may check its password.
+pub(crate) struct Attempt {
     by_name: Group,
     by_network: Group,
+    /// The counters as this attempt left them: nobody needs to ask for them to give it back.
+    left: [Option<Loaded>; 2],
 }
 
 /// Counters of one partition.
@@ -53,15 +54,15 @@ enum OnSuccess {
 }
 
 /// What counting came to in one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
-    Admitted,
+    /// It was counted; the counters as they are now.
+    Admitted(Option<Loaded>),
     Throttled(Duration),
 }
 
 impl<S: Store> Authority<S> {
-    /// The counters of an attempt under this name from this client.
-    pub(crate) fn counters(&self, name: NameHash, ctx: &Context) -> Counters {
+    /// The counters of a name and of a network, each in its partition.
+    fn counters(&self, name: NameHash, ctx: &Context) -> (Group, Group) {
         let limits = &self.settings.login_limits;
         let network = match ctx.client.ip.map(Network::of) {
             Some(network) => network.to_string(),
@@ -73,19 +74,18 @@ impl<S: Store> Authority<S> {
         let whole = self.keys.throttle_hash(&[b"identifier:", &name.0[..]].concat());
         let network = hash(b"network:", b"");
         let counter = |hash, quota, success| Counter { key: Key::Throttle(hash), quota, success };
-        Counters {
-            by_name: Group {
-                partition: self.home_of_name(name),
-                counters: vec![
-                    counter(hash(b"login:", &name.0), limits.login, OnSuccess::Reset),
-                    counter(whole, limits.identifier, OnSuccess::GiveBack),
-                ],
-            },
-            by_network: Group {
-                partition: self.keys.partition_of_bytes(&network, self.store.partitions()),
-                counters: vec![counter(network, limits.network, OnSuccess::GiveBack)],
-            },
-        }
+        let by_name = Group {
+            partition: self.home_of_name(name),
+            counters: vec![
+                counter(hash(b"login:", &name.0), limits.login, OnSuccess::Reset),
+                counter(whole, limits.identifier, OnSuccess::GiveBack),
+            ],
+        };
+        let by_network = Group {
+            partition: self.keys.partition_of_bytes(&network, self.store.partitions()),
+            counters: vec![counter(network, limits.network, OnSuccess::GiveBack)],
+        };
+        (by_name, by_network)
     }
 
     /// Where a name's pointer and counters are.
@@ -98,22 +98,25 @@ impl<S: Store> Authority<S> {
     pub(crate) async fn count_attempt(
         &self,
         name: NameHash,
-        counters: &Counters,
-    ) -> Result<Option<IdentifierPointer>, Error> {
-        let pointer = Key::Identifier(name.0);
-        let (by_name, by_network) = tokio::join!(
-            self.count(&counters.by_name, vec![pointer]),
-            self.count(&counters.by_network, Vec::new()),
+        ctx: &Context,
+    ) -> Result<(Attempt, Option<IdentifierPointer>), Error> {
+        let (by_name, by_network) = self.counters(name, ctx);
+        let (named, networked) = tokio::join!(
+            self.count(&by_name, Some(Key::Identifier(name.0))),
+            self.count(&by_network, None),
         );
-        let ((by_name, pointer), (by_network, _)) = (by_name?, by_network?);
-        let wait = match (by_name, by_network) {
-            (Counted::Admitted, Counted::Admitted) => return Ok(pointer),
-            (Counted::Throttled(wait), Counted::Admitted) => {
-                self.give_back(&counters.by_network).await;
+        let ((named, pointer), (networked, _)) = (named?, networked?);
+        let give_back = |_: &Counter| OnSuccess::GiveBack;
+        let wait = match (named, networked) {
+            (Counted::Admitted(one), Counted::Admitted(other)) => {
+                return Ok((Attempt { by_name, by_network, left: [one, other] }, pointer));
+            }
+            (Counted::Throttled(wait), Counted::Admitted(left)) => {
+                self.settle(&by_network, left, give_back).await;
                 wait
             }
-            (Counted::Admitted, Counted::Throttled(wait)) => {
-                self.give_back(&counters.by_name).await;
+            (Counted::Admitted(left), Counted::Throttled(wait)) => {
+                self.settle(&by_name, left, give_back).await;
                 wait
             }
             (Counted::Throttled(one), Counted::Throttled(other)) => one.max(other),
@@ -122,18 +125,20 @@ impl<S: Store> Authority<S> {
     }
 
     /// Takes back what a right password was counted for.
-    pub(crate) async fn forgive(&self, counters: &Counters) {
-        let settle = |group| self.settle(group, |counter| counter.success);
-        let (by_name, by_network) =
-            tokio::join!(settle(&counters.by_name), settle(&counters.by_network));
-        for failed in [by_name, by_network].into_iter().filter_map(Result::err) {
-            // The counters stay a little too high, which time mends.
-            tracing::debug!(error = %failed, "an attempt could not be given back");
-        }
+    pub(crate) async fn forgive(&self, attempt: Attempt) {
+        let Attempt { by_name, by_network, left: [one, other] } = attempt;
+        let success = |counter: &Counter| counter.success;
+        tokio::join!(self.settle(&by_name, one, success), self.settle(&by_network, other, success),);
     }
 
-    async fn give_back(&self, group: &Group) {
-        if let Err(failed) = self.settle(group, |_| OnSuccess::GiveBack).await {
+    async fn settle(
+        &self,
+        group: &Group,
+        left: Option<Loaded>,
+        how: impl Fn(&Counter) -> OnSuccess + Send + Sync,
+    ) {
+        if let Err(failed) = self.try_settle(group, left, how).await {
+            // The counters stay a little too high, which time mends.
             tracing::debug!(error = %failed, "an attempt could not be given back");
         }
     }
@@ -141,33 +146,46 @@ impl<S: Store> Authority<S> {
     async fn count(
         &self,
         group: &Group,
-        beside: Vec<Key>,
+        beside: Option<Key>,
     ) -> Result<(Counted, Option<IdentifierPointer>), Error> {
-        let keys = beside.iter().cloned();
-        let keys = keys.chain(group.counters.iter().map(|counter| counter.key.clone())).collect();
+        let keys = group.counters.iter().map(|counter| counter.key.clone());
+        let keys = keys.chain(beside.clone()).collect();
         let decide = |loaded: &Loaded| {
-            let pointer = beside.iter().find_map(|key| pointer_at(key, loaded));
+            let pointer = beside.as_ref().and_then(|key| pointer_at(key, loaded));
             let mut batch = Batch::default();
+            let mut written = Vec::new();
             let mut wait = None;
             for Counter { key, quota, .. } in &group.counters {
                 match quota.admit(state_of(key, loaded), loaded.now) {
-                    Admission::Admitted { state, .. } => keep(&mut batch, key, state, loaded),
+                    Admission::Admitted { state, .. } => {
+                        keep(&mut batch, key, state, loaded);
+                        written.push((key.clone(), Record::Throttle(state)));
+                    }
                     Admission::Refused { retry_after, .. } => wait = wait.max(Some(retry_after)),
                 }
             }
             Ok(match wait {
                 // A refused attempt is counted nowhere.
-                Some(wait) => Decision::Done((Counted::Throttled(wait), pointer)),
-                None => Decision::Commit(batch, (Counted::Admitted, pointer)),
+                Some(wait) => Decision::Done((Err(wait), pointer)),
+                None => Decision::Commit(batch, (Ok(written), pointer)),
             })
         };
-        let (counted, _) = self.transact(group.partition, keys, decide).await?;
-        Ok(counted)
+        let ((counted, pointer), committed) = self.transact(group.partition, keys, decide).await?;
+        let counted = match counted {
+            Err(wait) => Counted::Throttled(wait),
+            Ok(written) => {
+                let now = self.now();
+                let left = committed.map(|done| Loaded::of_commit(written, done, now));
+                Counted::Admitted(left)
+            }
+        };
+        Ok((counted, pointer))
     }
 
-    async fn settle(
+    async fn try_settle(
         &self,
         group: &Group,
+        left: Option<Loaded>,
         how: impl Fn(&Counter) -> OnSuccess + Send + Sync,
     ) -> Result<(), Error> {
         let keys = group.counters.iter().map(|counter| counter.key.clone()).collect();
@@ -190,7 +208,7 @@ impl<S: Store> Authority<S> {
                 false => Decision::Commit(batch, ()),
             })
         };
-        self.transact(group.partition, keys, decide).await?;
+        self.transact_from(left, group.partition, keys, decide).await?;
         Ok(())
     }
 }

@@ -42,6 +42,17 @@ impl Loaded {
         self.records.get(key).and_then(Option::as_ref).map(|found| &found.record)
     }
 
+    /// What a commit has just written, as a load would show it.
+    pub(crate) fn of_commit(
+        written: impl IntoIterator<Item = (Key, Record)>,
+        committed: Committed,
+        now: Timestamp,
+    ) -> Self {
+        let version = committed.tick;
+        let found = |(key, record)| (key, Some(Versioned { version, record }));
+        Self { records: written.into_iter().map(found).collect(), now }
+    }
+
     /// Whether `key` was asked for.
     pub(crate) fn has(&self, key: &Key) -> bool {
         self.records.contains_key(key)
@@ -117,12 +128,27 @@ impl<S: Store> Authority<S> {
         &self,
         partition: Partition,
         keys: Vec<Key>,
+        decide: impl FnMut(&Loaded) -> Result<Decision<T>, Error> + Send,
+    ) -> Result<(T, Option<Committed>), Error> {
+        self.transact_from(None, partition, keys, decide).await
+    }
+
+    /// The same, deciding first on what was loaded for another purpose just before. Where that is
+    /// stale, its versions conflict and it is loaded anew.
+    pub(crate) async fn transact_from<T: Send>(
+        &self,
+        mut first: Option<Loaded>,
+        partition: Partition,
+        keys: Vec<Key>,
         mut decide: impl FnMut(&Loaded) -> Result<Decision<T>, Error> + Send,
     ) -> Result<(T, Option<Committed>), Error> {
         let deadline = self.now().plus(self.settings.store_timeout);
         let mut backoff = BACKOFF_FIRST;
         loop {
-            let mut loaded = self.load_until(partition, &keys, deadline).await?;
+            let mut loaded = match first.take() {
+                Some(first) => Loaded { now: self.now(), ..first },
+                None => self.load_until(partition, &keys, deadline).await?,
+            };
             let (batch, answer) = loop {
                 match decide(&loaded)? {
                     Decision::Done(answer) => return Ok((answer, None)),

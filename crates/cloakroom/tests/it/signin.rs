@@ -122,7 +122,12 @@ async fn j1_j2_every_refusal_is_alike_and_costs_the_same() {
     }
     assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
     assert_eq!(costs[0].0, 1, "one hash each");
+    cost.take();
     assert!(authority.sign_in(login(NAME, PASSWORD), &ctx()).await.is_ok(), "the control");
+    let [loads, _, commits] = cost.take();
+    // Four round trips one after the other: the counters of two partitions are read, and written;
+    // the user is read; then the session is written, and the counters beside it.
+    assert_eq!((loads, commits), (3, 5));
 }
 
 #[tokio::test]
