@@ -22,6 +22,7 @@ pub mod due;
 pub mod durability;
 pub mod expiry;
 pub mod log;
+pub mod model;
 pub mod paging;
 pub mod records;
 pub mod samples;
@@ -100,6 +101,9 @@ macro_rules! conformance {
                 a_log_is_read_backwards_from_before_its_cursor
                 trimming_removes_only_what_is_older
                 a_follower_misses_nothing_of_concurrent_commits
+            }
+            model {
+                a_store_behaves_like_its_model
             }
             paging {
                 pages_visit_each_record_once
