@@ -121,14 +121,17 @@ impl<S: Store> Authority<S> {
             }
             (Counted::Throttled(one), Counted::Throttled(other)) => one.max(other),
         };
-        Err(Refusal::LoginThrottled { retry_after_secs: whole_seconds(wait).max(1) }.into())
+        let retry_after_secs = whole_seconds(wait).max(1);
+        Err(Refusal::LoginThrottled { retry_after_secs }.into())
     }
 
     /// Takes back what a right password was counted for.
     pub(crate) async fn forgive(&self, attempt: Attempt) {
         let Attempt { by_name, by_network, left: [one, other] } = attempt;
         let success = |counter: &Counter| counter.success;
-        tokio::join!(self.settle(&by_name, one, success), self.settle(&by_network, other, success),);
+        let named = self.settle(&by_name, one, success);
+        let networked = self.settle(&by_network, other, success);
+        tokio::join!(named, networked);
     }
 
     async fn settle(
