@@ -8,9 +8,7 @@ use cloakroom_core::store_key::{DerivedKeys, MasterKey, StoreKey, WrongMasterKey
 use cloakroom_core::subject::PartitionState;
 use cloakroom_core::token::access::{AccessClaims, Expectation};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_core::types::{
-    Partition, Secret, Sid, Subject, Timestamp, TokenHash,
-};
+use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, TokenHash};
 use cloakroom_store::record::StoreSettings;
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
 use moka::sync::Cache as Lru;

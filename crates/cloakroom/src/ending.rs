@@ -5,10 +5,10 @@ use cloakroom_core::limits::{REASON_CHARS_MAX, TOKEN_LEEWAY};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{EndReason, Ending, Session};
 use cloakroom_core::subject::SubjectState;
+use cloakroom_core::token::Looks;
 use cloakroom_core::token::TokenRefusal;
 use cloakroom_core::token::access::{self, jti_partition};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_core::token::Looks;
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::record::DeniedToken;
 use cloakroom_store::{Batch, Committed, Durability, Key, Record, Review, Store, Version};
@@ -83,12 +83,8 @@ impl<S: Store> Authority<S> {
             batch.delete(data.clone(), loaded.version(&data));
         }
         batch.feed(ended_feed(session, reason, self.forget_at(now)));
-        let mut event = ctx.event(
-            EventKind::SessionEnded,
-            now,
-            Some(session.sid),
-            session.subject.as_ref(),
-        );
+        let mut event =
+            ctx.event(EventKind::SessionEnded, now, Some(session.sid), session.subject.as_ref());
         let words = words.map(|words| words.chars().take(REASON_CHARS_MAX).collect::<String>());
         event.reason = Some(match words {
             Some(words) if !words.is_empty() => format!("{}: {words}", reason.as_str()),
@@ -150,10 +146,7 @@ impl<S: Store> Authority<S> {
     /// forged one proves nothing.
     ///
     /// A genuine access token counts even when it has expired.
-    pub(crate) async fn holder_of(
-        &self,
-        credential: Credential<'_>,
-    ) -> Result<Option<Sid>, Error> {
+    pub(crate) async fn holder_of(&self, credential: Credential<'_>) -> Result<Option<Sid>, Error> {
         let (kind, text) = match credential {
             Credential::Cookie(text) => (OpaqueKind::Session, text),
             Credential::Refresh(text) => (OpaqueKind::Refresh, text),
@@ -260,11 +253,7 @@ impl<S: Store> Authority<S> {
     }
 
     /// Signs a subject out everywhere, sign-ins in flight included.
-    pub async fn end_subject(
-        &self,
-        subject: &Subject,
-        ctx: &Context,
-    ) -> Result<EndedMany, Error> {
+    pub async fn end_subject(&self, subject: &Subject, ctx: &Context) -> Result<EndedMany, Error> {
         self.raise(subject, EndReason::SignedOutEverywhere, None, ctx, |_| {}).await
     }
 
@@ -279,8 +268,7 @@ impl<S: Store> Authority<S> {
         change: impl Fn(&mut SubjectState) + Send + Sync,
     ) -> Result<EndedMany, Error> {
         let partition = self.partition_of(subject);
-        let keys =
-            vec![Key::Partition, Key::Subject(subject.clone()), Key::Index(subject.clone())];
+        let keys = vec![Key::Partition, Key::Subject(subject.clone()), Key::Index(subject.clone())];
         let decide = |loaded: &Loaded| {
             if let Some(missing) = unloaded_sessions(subject, loaded) {
                 return Ok(Decision::Load(missing));
@@ -362,7 +350,11 @@ impl<S: Store> Authority<S> {
         Ok(at)
     }
 
-    pub(crate) async fn end_partition(&self, partition: Partition, ctx: &Context) -> Result<(), Error> {
+    pub(crate) async fn end_partition(
+        &self,
+        partition: Partition,
+        ctx: &Context,
+    ) -> Result<(), Error> {
         let decide = |loaded: &Loaded| {
             let mut state = *loaded.partition()?;
             state.epoch += 1;

@@ -176,7 +176,8 @@ impl Place {
             let why = "not a cursor of this log".to_owned();
             Error::from(Refusal::InvalidMember { member: "after".into(), why })
         };
-        if text.len() != 24 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        if text.len() != 24
+            || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
         {
             return Err(malformed());
         }

@@ -44,7 +44,9 @@ impl<S: Store> Authority<S> {
         let rotate = |ring: &KeyRing, now, rules: &KeyRules| {
             ring.rotate_now(now, rules).map_err(|refused| {
                 Error::Refused(Refusal::Conflict(match refused {
-                    RotateRefused::SharedSecret => "an HS256 secret is changed in the configuration",
+                    RotateRefused::SharedSecret => {
+                        "an HS256 secret is changed in the configuration"
+                    }
                     RotateRefused::NotYet { .. } => {
                         "the next key has been published for too short a time"
                     }

@@ -125,10 +125,9 @@ impl<S: Store> Authority<S> {
     pub(crate) fn home_of(&self, grant: &Grant) -> Partition {
         match &grant.subject {
             Some(subject) => self.partition_of(subject),
-            None => self.keys.partition_of_bytes(
-                &draw::<16>(&*self.entropy),
-                self.store.partitions(),
-            ),
+            None => {
+                self.keys.partition_of_bytes(&draw::<16>(&*self.entropy), self.store.partitions())
+            }
         }
     }
 
@@ -214,10 +213,8 @@ impl<S: Store> Authority<S> {
         let state = *loaded.partition()?;
         let subject = plan.grant.subject.as_ref();
         let known = subject.and_then(|subject| loaded.subject(subject));
-        let epochs = Epochs {
-            subject: known.map_or(0, |known| known.epoch),
-            partition: state.epoch,
-        };
+        let epochs =
+            Epochs { subject: known.map_or(0, |known| known.epoch), partition: state.epoch };
         let rules = &self.settings.session;
         let secret = plan.secret.clone();
         let (session, token) =
@@ -227,16 +224,15 @@ impl<S: Store> Authority<S> {
             if stored.subject != plan.grant.subject || !stored.proves(&token) {
                 return Err(Refusal::Conflict("another session has taken its place").into());
             }
-            stored.standing(known, &state, loaded.now).map_err(|ending| {
-                Error::Refused(Refusal::SessionEnded(ending.reason))
-            })?;
+            stored
+                .standing(known, &state, loaded.now)
+                .map_err(|ending| Error::Refused(Refusal::SessionEnded(ending.reason)))?;
             return Ok(Decision::Done((stored.clone(), token, known.cloned())));
         }
         let mut batch = Batch::default();
         batch.expect(Key::Partition, loaded.version(&Key::Partition));
-        let record = subject.map(|subject| {
-            known.cloned().unwrap_or_else(|| SubjectState::new(subject.clone()))
-        });
+        let record = subject
+            .map(|subject| known.cloned().unwrap_or_else(|| SubjectState::new(subject.clone())));
         if let (Some(subject), Some(record)) = (subject, &record) {
             let key = Key::Subject(subject.clone());
             match loaded.version(&key) {
@@ -275,11 +271,8 @@ impl<S: Store> Authority<S> {
         let key = Key::Index(subject.clone());
         let mut sids = loaded.index(subject).to_vec();
         if sids.len() >= self.settings.max_per_subject {
-            let missing: Vec<Key> = sids
-                .iter()
-                .map(|sid| Key::Session(*sid))
-                .filter(|key| !loaded.has(key))
-                .collect();
+            let missing: Vec<Key> =
+                sids.iter().map(|sid| Key::Session(*sid)).filter(|key| !loaded.has(key)).collect();
             if !missing.is_empty() {
                 return Ok(Some(missing));
             }
@@ -376,9 +369,7 @@ fn as_conflict(error: Error) -> Error {
         Error::Refused(Refusal::SessionEnded(EndReason::UserDisabled)) => {
             Refusal::Conflict("the subject is disabled").into()
         }
-        Error::Refused(Refusal::SessionEnded(_)) => {
-            EPOCH_MOVED.into()
-        }
+        Error::Refused(Refusal::SessionEnded(_)) => EPOCH_MOVED.into(),
         other => other,
     }
 }

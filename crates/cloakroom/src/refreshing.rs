@@ -141,9 +141,7 @@ impl<S: Store> Authority<S> {
             }
             RefreshDecision::Superseded => Err(Refusal::TokenInvalid.into()),
             RefreshDecision::Expired => Err(Refusal::TokenExpired.into()),
-            RefreshDecision::Ahead => {
-                Ok(Decision::Done(Outcome::Ahead(Box::new(session.clone()))))
-            }
+            RefreshDecision::Ahead => Ok(Decision::Done(Outcome::Ahead(Box::new(session.clone())))),
         }
     }
 

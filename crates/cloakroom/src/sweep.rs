@@ -95,12 +95,7 @@ impl<S: Store> Authority<S> {
         }
     }
 
-    async fn review(
-        &self,
-        partition: Partition,
-        key: &Key,
-        now: Timestamp,
-    ) -> Result<Fate, Error> {
+    async fn review(&self, partition: Partition, key: &Key, now: Timestamp) -> Result<Fate, Error> {
         let keys = match key {
             Key::Session(sid) => vec![key.clone(), Key::Data(*sid), Key::Partition],
             Key::Data(_)

@@ -184,14 +184,15 @@ impl<S: Store> Authority<S> {
             let scopes = vec!["admin".to_owned()];
             return Ok(ApiKeyIdentity { id: "root".into(), scopes, is_root: true });
         }
-        let token = OpaqueToken::parse(OpaqueKind::ApiKey, text, &self.keys).map_err(|refusal| {
-            match refusal {
-                TokenRefusal::WrongType => Refusal::TokenWrongType,
-                TokenRefusal::Invalid | TokenRefusal::KeyRevoked | TokenRefusal::Expired(_) => {
-                    Refusal::TokenInvalid
+        let token =
+            OpaqueToken::parse(OpaqueKind::ApiKey, text, &self.keys).map_err(|refusal| {
+                match refusal {
+                    TokenRefusal::WrongType => Refusal::TokenWrongType,
+                    TokenRefusal::Invalid | TokenRefusal::KeyRevoked | TokenRefusal::Expired(_) => {
+                        Refusal::TokenInvalid
+                    }
                 }
-            }
-        })?;
+            })?;
         let key = Key::ApiKey(token.sid);
         let loaded = self.load(Partition::ZERO, std::slice::from_ref(&key)).await?;
         let Some(Record::ApiKey(found)) = loaded.get(&key) else {

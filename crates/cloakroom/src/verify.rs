@@ -276,9 +276,9 @@ impl<S: Store> Authority<S> {
     fn cache_decides(&self, partition: Partition) -> bool {
         let verify = &self.settings.verify;
         verify.cache
-            && verify.max_staleness.is_none_or(|max| {
-                self.now().since(self.cache.fresh_at(partition)) < max
-            })
+            && verify
+                .max_staleness
+                .is_none_or(|max| self.now().since(self.cache.fresh_at(partition)) < max)
     }
 
     fn within_outage_grace(&self, partition: Partition) -> bool {

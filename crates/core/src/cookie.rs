@@ -85,11 +85,7 @@ impl Cookies {
         if settings.partitioned && !settings.secure {
             return Err(CookieConflict::PartitionedWithoutSecure);
         }
-        if settings
-            .domain
-            .as_deref()
-            .is_some_and(|domain| !is_domain(domain))
-        {
+        if settings.domain.as_deref().is_some_and(|domain| !is_domain(domain)) {
             return Err(CookieConflict::Domain);
         }
         if !is_base_path(&settings.base_path) {
@@ -113,11 +109,7 @@ impl Cookies {
                 refresh: "__Secure-refresh",
                 csrf: "__Secure-csrf",
             },
-            (false, _) => CookieNames {
-                session: "session",
-                refresh: "refresh",
-                csrf: "csrf",
-            },
+            (false, _) => CookieNames { session: "session", refresh: "refresh", csrf: "csrf" },
         }
     }
 
@@ -127,11 +119,7 @@ impl Cookies {
     /// `value` is one of our own tokens: base64url and underscores, so it needs no quoting.
     pub fn set(&self, kind: CookieKind, value: &str, max_age: Option<Duration>) -> String {
         let settings = &self.0;
-        let mut line = format!(
-            "{}={value}; Path={}",
-            self.names().of(kind),
-            self.path(kind)
-        );
+        let mut line = format!("{}={value}; Path={}", self.names().of(kind), self.path(kind));
         if let Some(domain) = &settings.domain {
             line.push_str("; Domain=");
             line.push_str(domain);
@@ -274,10 +262,7 @@ pub fn without_own<'a>(lines: impl IntoIterator<Item = &'a [u8]>, names: CookieN
 /// The cookie pairs of one line, without the blanks after the semicolon; nothing else is trimmed.
 fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';').map(|pair| {
-        let blanks = pair
-            .iter()
-            .take_while(|byte| matches!(byte, b' ' | b'\t'))
-            .count();
+        let blanks = pair.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         pair.split_at(blanks).1
     })
 }
@@ -297,9 +282,7 @@ fn is_domain(domain: &str) -> bool {
         && domain.contains('.')
         && domain.split('.').all(|label| {
             !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+                && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         })
         && domain.bytes().any(|byte| byte.is_ascii_lowercase())
 }
@@ -307,9 +290,7 @@ fn is_domain(domain: &str) -> bool {
 fn is_base_path(path: &str) -> bool {
     let plain = |segment: &str| {
         !segment.is_empty()
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~'))
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~'))
     };
     match path.strip_prefix('/') {
         Some(rest) => rest.split('/').all(plain),
@@ -336,33 +317,18 @@ mod tests {
     }
 
     fn read<'a>(lines: &[&'a str]) -> OwnCookies<'a> {
-        OwnCookies::parse(
-            lines.iter().map(|line| line.as_bytes()),
-            cookies(settings()).names(),
-        )
+        OwnCookies::parse(lines.iter().map(|line| line.as_bytes()), cookies(settings()).names())
     }
 
     const DAY: Option<Duration> = Some(Duration::from_secs(86_400));
 
     #[test]
     fn c1_lines_are_exactly_these() {
-        let plain = || CookieSettings {
-            secure: false,
-            ..settings()
-        };
-        let shared = || CookieSettings {
-            domain: Some("example.com".into()),
-            ..settings()
-        };
-        let embedded = || CookieSettings {
-            same_site: SameSite::None,
-            partitioned: true,
-            ..settings()
-        };
-        let strict = || CookieSettings {
-            same_site: SameSite::Strict,
-            ..settings()
-        };
+        let plain = || CookieSettings { secure: false, ..settings() };
+        let shared = || CookieSettings { domain: Some("example.com".into()), ..settings() };
+        let embedded =
+            || CookieSettings { same_site: SameSite::None, partitioned: true, ..settings() };
+        let strict = || CookieSettings { same_site: SameSite::Strict, ..settings() };
         use CookieKind::{Csrf, Refresh, Session};
         for (made, line) in [
             (
@@ -381,18 +347,12 @@ mod tests {
                 cookies(settings()).set(Csrf, "V", None),
                 "__Host-csrf=V; Path=/; Secure; HttpOnly; SameSite=Lax",
             ),
-            (
-                cookies(plain()).set(Session, "V", None),
-                "session=V; Path=/; HttpOnly; SameSite=Lax",
-            ),
+            (cookies(plain()).set(Session, "V", None), "session=V; Path=/; HttpOnly; SameSite=Lax"),
             (
                 cookies(plain()).set(Refresh, "V", None),
                 "refresh=V; Path=/auth; HttpOnly; SameSite=Strict",
             ),
-            (
-                cookies(plain()).set(Csrf, "V", None),
-                "csrf=V; Path=/; HttpOnly; SameSite=Lax",
-            ),
+            (cookies(plain()).set(Csrf, "V", None), "csrf=V; Path=/; HttpOnly; SameSite=Lax"),
             (
                 cookies(shared()).set(Session, "V", DAY),
                 "__Secure-session=V; Path=/; Domain=example.com; Max-Age=86400; Secure; HttpOnly; \
@@ -416,9 +376,7 @@ mod tests {
         for kind in [CookieKind::Session, CookieKind::Refresh, CookieKind::Csrf] {
             let cookies = cookies(settings());
             let set = cookies.set(kind, "V", DAY);
-            let cleared = set
-                .replace("=V;", "=;")
-                .replace("Max-Age=86400", "Max-Age=0");
+            let cleared = set.replace("=V;", "=;").replace("Max-Age=86400", "Max-Age=0");
             assert_eq!(cookies.clear(kind), cleared);
         }
     }
@@ -426,10 +384,7 @@ mod tests {
     #[test]
     fn c2_names_are_compared_byte_for_byte() {
         assert_eq!(read(&["__Host-session=V"]).session, Given::One("V"));
-        assert_eq!(
-            read(&["a=b;__Host-session=V;\t c=d"]).session,
-            Given::One("V")
-        );
+        assert_eq!(read(&["a=b;__Host-session=V;\t c=d"]).session, Given::One("V"));
         for line in [
             "__host-session=V",
             "__HOST-SESSION=V",
@@ -473,88 +428,44 @@ mod tests {
         }
         let own = read(&["__Host-session=A", "__Secure-refresh=R", "__Host-csrf=C"]);
         let (session, refresh, csrf) = (Given::One("A"), Given::One("R"), Given::One("C"));
-        assert_eq!(
-            own,
-            OwnCookies {
-                session,
-                refresh,
-                csrf
-            }
-        );
+        assert_eq!(own, OwnCookies { session, refresh, csrf });
         let own = read(&["__Secure-refresh=R; __Host-session=A; __Secure-refresh=S"]);
         assert_eq!((own.session, own.refresh), (session, Given::Several));
     }
 
     #[test]
     fn c4_prefixes_drop_to_what_is_true() {
-        let shared = CookieSettings {
-            domain: Some("example.com".into()),
-            ..settings()
-        };
+        let shared = CookieSettings { domain: Some("example.com".into()), ..settings() };
         let names = cookies(shared).names();
         for kind in [CookieKind::Session, CookieKind::Refresh, CookieKind::Csrf] {
             assert!(names.of(kind).starts_with("__Secure-"));
         }
         for (settings, conflict) in [
             (
-                CookieSettings {
-                    secure: false,
-                    same_site: SameSite::None,
-                    ..settings()
-                },
+                CookieSettings { secure: false, same_site: SameSite::None, ..settings() },
                 CookieConflict::NoneWithoutSecure,
             ),
             (
-                CookieSettings {
-                    secure: false,
-                    partitioned: true,
-                    ..settings()
-                },
+                CookieSettings { secure: false, partitioned: true, ..settings() },
                 CookieConflict::PartitionedWithoutSecure,
             ),
         ] {
             assert_eq!(Cookies::new(settings).err(), Some(conflict));
         }
-        for domain in [
-            "",
-            ".example.com",
-            "com",
-            "example.com.",
-            "Example.com",
-            "10.0.0.1",
-            "a.b;",
-        ] {
-            let settings = CookieSettings {
-                domain: Some(domain.into()),
-                ..settings()
-            };
-            assert_eq!(
-                Cookies::new(settings).err(),
-                Some(CookieConflict::Domain),
-                "{domain}"
-            );
+        for domain in ["", ".example.com", "com", "example.com.", "Example.com", "10.0.0.1", "a.b;"]
+        {
+            let settings = CookieSettings { domain: Some(domain.into()), ..settings() };
+            assert_eq!(Cookies::new(settings).err(), Some(CookieConflict::Domain), "{domain}");
         }
-        for base_path in [
-            "auth", "/auth/", "/", "/a;b", "/a b", "//auth", "/a/../b", "/a\n",
-        ] {
-            let settings = CookieSettings {
-                base_path: base_path.into(),
-                ..settings()
-            };
-            assert_eq!(
-                Cookies::new(settings).err(),
-                Some(CookieConflict::BasePath),
-                "{base_path}"
-            );
+        for base_path in ["auth", "/auth/", "/", "/a;b", "/a b", "//auth", "/a/../b", "/a\n"] {
+            let settings = CookieSettings { base_path: base_path.into(), ..settings() };
+            assert_eq!(Cookies::new(settings).err(), Some(CookieConflict::BasePath), "{base_path}");
         }
     }
 
     #[test]
     fn c6_junk_cookies_do_not_hide_ours() {
-        let junk = (0..180)
-            .map(|n| format!("junk{n}={n}"))
-            .collect::<Vec<_>>()
-            .join("; ");
+        let junk = (0..180).map(|n| format!("junk{n}={n}")).collect::<Vec<_>>().join("; ");
         let line = format!("{junk}; __Host-session=V; {junk}");
         assert_eq!(read(&[&line]).session, Given::One("V"));
         for odd in ["", ";", ";;;", "=", "==", "; ;=;", "\0=\0"] {
@@ -579,14 +490,8 @@ mod tests {
             rest(&["a=1; __Host-session=V; b=\"2\"", "__Secure-refresh=R", "c"]),
             "a=1; b=\"2\"; c"
         );
-        assert_eq!(
-            rest(&["__Host-session=A; __Host-session=B; __Host-csrf=C"]),
-            ""
-        );
-        assert_eq!(
-            rest(&["$Version=1; a=1", "session=theirs"]),
-            "a=1; session=theirs"
-        );
+        assert_eq!(rest(&["__Host-session=A; __Host-session=B; __Host-csrf=C"]), "");
+        assert_eq!(rest(&["$Version=1; a=1", "session=theirs"]), "a=1; session=theirs");
         assert_eq!(rest(&[]), "");
     }
 }

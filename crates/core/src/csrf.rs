@@ -173,11 +173,7 @@ pub fn check_token(key: &Secret<[u8; 32]>, token: Header<'_>) -> Result<(), Csrf
         return Err(CsrfRefusal::TokenInvalid);
     }
     let (random, tag) = bytes.split_at(RANDOM_BYTES);
-    if same_bytes(mac(key, random).as_ref(), tag) {
-        Ok(())
-    } else {
-        Err(CsrfRefusal::TokenInvalid)
-    }
+    if same_bytes(mac(key, random).as_ref(), tag) { Ok(()) } else { Err(CsrfRefusal::TokenInvalid) }
 }
 
 /// Steps 2 and 3, then what the mode asks for.
@@ -185,12 +181,7 @@ fn check_provenance(
     request: RequestOrigin<'_>,
     rules: CsrfRules<'_>,
 ) -> Result<NextStep, CsrfRefusal> {
-    let RequestOrigin {
-        method: _,
-        sec_fetch_site,
-        origin,
-        referer,
-    } = request;
+    let RequestOrigin { method: _, sec_fetch_site, origin, referer } = request;
     match (sec_fetch_site, origin, referer) {
         (Header::Several, _, _) | (_, Header::Several, _) | (_, _, Header::Several) => {
             return Err(CsrfRefusal::RepeatedHeader);
@@ -259,11 +250,7 @@ mod tests {
     fn with_rules<T>(mode: CsrfMode, test: impl Fn(CsrfRules<'_>) -> T) -> T {
         let own_origin = Origin::parse("https://app.example").expect("well-formed");
         let allowed = [Origin::parse("https://partner.example:8443").expect("well-formed")];
-        test(CsrfRules {
-            own_origin: &own_origin,
-            allowed_origins: &allowed,
-            mode,
-        })
+        test(CsrfRules { own_origin: &own_origin, allowed_origins: &allowed, mode })
     }
 
     fn check(request: RequestOrigin<'_>) -> Result<NextStep, CsrfRefusal> {
@@ -302,32 +289,17 @@ mod tests {
             let refused = Err(CsrfRefusal::FetchSite);
             assert_eq!(check(post(&[site], &[], &[])), refused, "{site}");
             // Neither the own origin nor a listed `Referer` makes up for it.
-            let request = post(
-                &[site],
-                &["https://app.example"],
-                &["https://partner.example:8443/"],
-            );
+            let request =
+                post(&[site], &["https://app.example"], &["https://partner.example:8443/"]);
             assert_eq!(check(request), refused, "{site}");
             let listed = post(&[site], &["https://partner.example:8443"], &[]);
             assert_eq!(check(listed), PASS, "{site}");
         }
         for request in [
             post(&["same-origin", "same-origin"], &[], &[]),
-            post(
-                &["same-origin", "cross-site"],
-                &["https://partner.example:8443"],
-                &[],
-            ),
-            post(
-                &["same-origin"],
-                &["https://app.example", "https://app.example"],
-                &[],
-            ),
-            post(
-                &[],
-                &["https://app.example"],
-                &["https://app.example/", "https://evil/"],
-            ),
+            post(&["same-origin", "cross-site"], &["https://partner.example:8443"], &[]),
+            post(&["same-origin"], &["https://app.example", "https://app.example"], &[]),
+            post(&[], &["https://app.example"], &["https://app.example/", "https://evil/"]),
         ] {
             assert_eq!(check(request), Err(CsrfRefusal::RepeatedHeader));
         }
@@ -346,10 +318,7 @@ mod tests {
         for origin in ["https://app.example", "https://app.example:443"] {
             assert_eq!(check(post(&[], &[origin], &[])), PASS, "{origin}");
         }
-        assert_eq!(
-            check(post(&[], &["https://partner.example:8443"], &[])),
-            PASS
-        );
+        assert_eq!(check(post(&[], &["https://partner.example:8443"], &[])), PASS);
         for origin in [
             "http://app.example",
             "https://app.example.evil.com",
@@ -363,21 +332,13 @@ mod tests {
             "http://partner.example:8443",
             "https://app.example https://evil.example",
         ] {
-            assert_eq!(
-                check(post(&[], &[origin], &[])),
-                Err(CsrfRefusal::Origin),
-                "{origin}"
-            );
+            assert_eq!(check(post(&[], &[origin], &[])), Err(CsrfRefusal::Origin), "{origin}");
         }
     }
 
     #[test]
     fn d5_referer_is_parsed_and_not_compared_by_prefix() {
-        for referer in [
-            "https://app.example/",
-            "https://app.example/a?b",
-            "https://app.example",
-        ] {
+        for referer in ["https://app.example/", "https://app.example/a?b", "https://app.example"] {
             assert_eq!(check(post(&[], &[], &[referer])), PASS, "{referer}");
         }
         for referer in [
@@ -407,9 +368,8 @@ mod tests {
     #[test]
     fn d7_a_token_belongs_to_one_key_and_never_repeats() {
         let key = Secret::new([7; 32]);
-        let tokens: BTreeSet<String> = (0..1000u128)
-            .map(|n| issue_token(&key, n.to_be_bytes()))
-            .collect();
+        let tokens: BTreeSet<String> =
+            (0..1000u128).map(|n| issue_token(&key, n.to_be_bytes())).collect();
         assert_eq!(tokens.len(), 1000);
         let token = issue_token(&key, [1; 16]);
         let one = |text: &str| check_token(&key, Header::One(text.as_bytes()));
@@ -423,27 +383,17 @@ mod tests {
             assert_eq!(check_token(&key, Header::One(&flipped)), refused, "{at}");
             assert_eq!(one(&token[..at]), refused, "{at}");
         }
-        for bad in [
-            format!("{token}="),
-            format!("{token}A"),
-            format!(" {token}"),
-            "~".repeat(64),
-        ] {
+        for bad in [format!("{token}="), format!("{token}A"), format!(" {token}"), "~".repeat(64)] {
             assert_eq!(one(&bad), refused, "{bad}");
         }
         assert_eq!(check_token(&key, Header::Several), refused);
-        assert_eq!(
-            check_token(&key, Header::Absent),
-            Err(CsrfRefusal::TokenMissing)
-        );
+        assert_eq!(check_token(&key, Header::Absent), Err(CsrfRefusal::TokenMissing));
     }
 
     #[test]
     fn d8_sign_in_needs_a_token_from_whatever_may_be_a_browser() {
         let check = |request, cookie| {
-            with_rules(CsrfMode::Token, |rules| {
-                check_sign_in(request, rules, cookie)
-            })
+            with_rules(CsrfMode::Token, |rules| check_sign_in(request, rules, cookie))
         };
         assert_eq!(check(post(&[], &[], &[]), false), Ok(NextStep::Passed));
         assert_eq!(check(post(&[], &[], &[]), true), PASS);
@@ -458,15 +408,9 @@ mod tests {
     #[test]
     fn d14_origin_mode_skips_the_token_and_nothing_else() {
         let check = |request| with_rules(CsrfMode::Origin, |rules| check_origin(request, rules));
-        assert_eq!(
-            check(post(&["same-origin"], &[], &[])),
-            Ok(NextStep::Passed)
-        );
+        assert_eq!(check(post(&["same-origin"], &[], &[])), Ok(NextStep::Passed));
         assert_eq!(check(post(&[], &[], &[])), Ok(NextStep::Passed));
-        assert_eq!(
-            check(post(&["cross-site"], &[], &[])),
-            Err(CsrfRefusal::FetchSite)
-        );
+        assert_eq!(check(post(&["cross-site"], &[], &[])), Err(CsrfRefusal::FetchSite));
         assert_eq!(check(post(&[], &["null"], &[])), Err(CsrfRefusal::Origin));
     }
 
@@ -474,27 +418,12 @@ mod tests {
     fn i2_a_forwarded_unsafe_request_must_tell_where_it_came_from() {
         let check = |request| with_rules(CsrfMode::Origin, |rules| check_forwarded(request, rules));
         assert_eq!(check(post(&[], &[], &[])), Err(CsrfRefusal::NoProvenance));
-        let safe = RequestOrigin {
-            method: MethodClass::Safe,
-            ..post(&[], &[], &[])
-        };
+        let safe = RequestOrigin { method: MethodClass::Safe, ..post(&[], &[], &[]) };
         assert_eq!(check(safe), Ok(NextStep::Passed));
-        assert_eq!(
-            check(post(&["same-origin"], &[], &[])),
-            Ok(NextStep::Passed)
-        );
-        assert_eq!(
-            check(post(&[], &["https://app.example"], &[])),
-            Ok(NextStep::Passed)
-        );
-        assert_eq!(
-            check(post(&[], &[], &["https://app.example/x"])),
-            Ok(NextStep::Passed)
-        );
-        assert_eq!(
-            check(post(&["same-site"], &[], &[])),
-            Err(CsrfRefusal::FetchSite)
-        );
+        assert_eq!(check(post(&["same-origin"], &[], &[])), Ok(NextStep::Passed));
+        assert_eq!(check(post(&[], &["https://app.example"], &[])), Ok(NextStep::Passed));
+        assert_eq!(check(post(&[], &[], &["https://app.example/x"])), Ok(NextStep::Passed));
+        assert_eq!(check(post(&["same-site"], &[], &[])), Err(CsrfRefusal::FetchSite));
         let token = with_rules(CsrfMode::Token, |rules| {
             check_forwarded(post(&["same-origin"], &[], &[]), rules)
         });

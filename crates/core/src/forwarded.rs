@@ -72,15 +72,8 @@ impl OriginalRequest {
         let method = parse_methods(headers)?;
         let scheme = once(headers.proto, PROTO)?.map(parse_scheme).transpose()?;
         let host = once(headers.host, HOST)?.map(parse_host).transpose()?;
-        let uri = once(headers.uri, URI)?
-            .map(|uri| parse_uri(uri, URI))
-            .transpose()?;
-        let described = Self {
-            method,
-            scheme,
-            host,
-            uri,
-        };
+        let uri = once(headers.uri, URI)?.map(|uri| parse_uri(uri, URI)).transpose()?;
+        let described = Self { method, scheme, host, uri };
         match once(headers.original_url, URL)? {
             Some(url) => described.agreeing_with(url),
             None => Ok(described),
@@ -146,9 +139,9 @@ fn once<'a>(header: Header<'a>, name: &'static str) -> Result<Option<&'a str>, M
     match header {
         Header::Absent => Ok(None),
         Header::Several => Err(MalformedForwarded::Repeated(name)),
-        Header::One(value) => str::from_utf8(value)
-            .map(Some)
-            .map_err(|_| MalformedForwarded::Malformed(name)),
+        Header::One(value) => {
+            str::from_utf8(value).map(Some).map_err(|_| MalformedForwarded::Malformed(name))
+        }
     }
 }
 
@@ -199,15 +192,9 @@ fn parse_uri(uri: &str, name: &'static str) -> Result<String, MalformedForwarded
         && path.starts_with('/')
         && !path.starts_with("//")
         && !path.contains('\\')
-        && uri
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && uri.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
         && escaped_bytes(uri).is_some();
-    if well_formed {
-        Ok(uri.to_owned())
-    } else {
-        Err(MalformedForwarded::Malformed(name))
-    }
+    if well_formed { Ok(uri.to_owned()) } else { Err(MalformedForwarded::Malformed(name)) }
 }
 
 /// A character of a token (RFC 9110 section 5.6.2), as a method's name is.
@@ -239,20 +226,14 @@ mod tests {
     fn a_whole_description_gives_the_url() {
         let request = OriginalRequest::parse(&full()).expect("well-formed");
         assert_eq!(request.method, OriginalMethod::Get);
-        assert_eq!(
-            request.url().as_deref(),
-            Some("https://app.example/a%20b?c=d|e")
-        );
+        assert_eq!(request.url().as_deref(), Some("https://app.example/a%20b?c=d|e"));
         let by_url = ForwardedHeaders {
             original_url: one("https://app.example:443/a%20b?c=d|e"),
             original_method: one("GET"),
             ..ForwardedHeaders::default()
         };
         assert_eq!(OriginalRequest::parse(&by_url), Ok(request.clone()));
-        let both = ForwardedHeaders {
-            original_url: by_url.original_url,
-            ..full()
-        };
+        let both = ForwardedHeaders { original_url: by_url.original_url, ..full() };
         assert_eq!(OriginalRequest::parse(&both), Ok(request));
         let nothing = OriginalRequest::parse(&ForwardedHeaders::default()).expect("nothing said");
         assert_eq!((nothing.url(), nothing.origin()), (None, None));
@@ -260,20 +241,12 @@ mod tests {
 
     #[test]
     fn i2_a_method_that_is_not_known_to_be_safe_is_unsafe() {
-        for method in [
-            "POST", "post", "PoST", "get", "FOO", "DELETE", "TRACE", "CONNECT",
-        ] {
-            let headers = ForwardedHeaders {
-                method: one(method),
-                ..full()
-            };
+        for method in ["POST", "post", "PoST", "get", "FOO", "DELETE", "TRACE", "CONNECT"] {
+            let headers = ForwardedHeaders { method: one(method), ..full() };
             let request = OriginalRequest::parse(&headers).expect(method);
             assert_eq!(request.method, OriginalMethod::Unsafe, "{method}");
         }
-        let missing = ForwardedHeaders {
-            method: Header::Absent,
-            ..full()
-        };
+        let missing = ForwardedHeaders { method: Header::Absent, ..full() };
         let request = OriginalRequest::parse(&missing).expect("nothing said");
         assert_eq!(request.method.class(), MethodClass::Unsafe);
         for (method, class) in [
@@ -281,10 +254,7 @@ mod tests {
             ("HEAD", MethodClass::Safe),
             ("OPTIONS", MethodClass::Safe),
         ] {
-            let headers = ForwardedHeaders {
-                method: one(method),
-                ..full()
-            };
+            let headers = ForwardedHeaders { method: one(method), ..full() };
             let request = OriginalRequest::parse(&headers).expect(method);
             assert_eq!(request.method.class(), class);
         }
@@ -292,40 +262,17 @@ mod tests {
 
     #[test]
     fn i2_a_doubled_or_contradictory_method_is_malformed() {
-        for method in [
-            "DELETE ",
-            "",
-            "GET, POST",
-            "GET,POST",
-            " GET",
-            "GET\0",
-            "GÉT",
-        ] {
-            let headers = ForwardedHeaders {
-                method: one(method),
-                ..full()
-            };
+        for method in ["DELETE ", "", "GET, POST", "GET,POST", " GET", "GET\0", "GÉT"] {
+            let headers = ForwardedHeaders { method: one(method), ..full() };
             let refused = Err(MalformedForwarded::Malformed(METHOD));
             assert_eq!(OriginalRequest::parse(&headers), refused, "{method:?}");
         }
-        let doubled = ForwardedHeaders {
-            method: Header::Several,
-            ..full()
-        };
-        assert_eq!(
-            OriginalRequest::parse(&doubled),
-            Err(MalformedForwarded::Repeated(METHOD))
-        );
-        let contrary = ForwardedHeaders {
-            original_method: one("POST"),
-            ..full()
-        };
+        let doubled = ForwardedHeaders { method: Header::Several, ..full() };
+        assert_eq!(OriginalRequest::parse(&doubled), Err(MalformedForwarded::Repeated(METHOD)));
+        let contrary = ForwardedHeaders { original_method: one("POST"), ..full() };
         let refused = Err(MalformedForwarded::Contradictory(ORIGINAL_METHOD));
         assert_eq!(OriginalRequest::parse(&contrary), refused);
-        let agreeing = ForwardedHeaders {
-            original_method: one("GET"),
-            ..full()
-        };
+        let agreeing = ForwardedHeaders { original_method: one("GET"), ..full() };
         assert!(OriginalRequest::parse(&agreeing).is_ok());
     }
 
@@ -355,60 +302,31 @@ mod tests {
             "javascript:alert(1)",
             &long,
         ] {
-            let headers = ForwardedHeaders {
-                uri: one(uri),
-                ..full()
-            };
+            let headers = ForwardedHeaders { uri: one(uri), ..full() };
             let refused = Err(MalformedForwarded::Malformed(URI));
             assert_eq!(OriginalRequest::parse(&headers), refused, "{uri:?}");
         }
         for header in [
-            ForwardedHeaders {
-                uri: Header::Several,
-                ..full()
-            },
-            ForwardedHeaders {
-                host: Header::Several,
-                ..full()
-            },
-            ForwardedHeaders {
-                proto: Header::Several,
-                ..full()
-            },
-            ForwardedHeaders {
-                original_url: Header::Several,
-                ..full()
-            },
-            ForwardedHeaders {
-                original_method: Header::Several,
-                ..full()
-            },
+            ForwardedHeaders { uri: Header::Several, ..full() },
+            ForwardedHeaders { host: Header::Several, ..full() },
+            ForwardedHeaders { proto: Header::Several, ..full() },
+            ForwardedHeaders { original_url: Header::Several, ..full() },
+            ForwardedHeaders { original_method: Header::Several, ..full() },
         ] {
             let parsed = OriginalRequest::parse(&header);
-            assert!(
-                matches!(parsed, Err(MalformedForwarded::Repeated(_))),
-                "{header:?}"
-            );
+            assert!(matches!(parsed, Err(MalformedForwarded::Repeated(_))), "{header:?}");
         }
     }
 
     #[test]
     fn i6_a_malformed_host_proto_or_url_is_refused() {
-        for host in [
-            "", "a b", "a,b", "a, b", "a/b", "user@a", "a.", "[::1", "a:0", "a:x", "é",
-        ] {
-            let headers = ForwardedHeaders {
-                host: one(host),
-                ..full()
-            };
+        for host in ["", "a b", "a,b", "a, b", "a/b", "user@a", "a.", "[::1", "a:0", "a:x", "é"] {
+            let headers = ForwardedHeaders { host: one(host), ..full() };
             let refused = Err(MalformedForwarded::Malformed(HOST));
             assert_eq!(OriginalRequest::parse(&headers), refused, "{host:?}");
         }
         for proto in ["", "HTTPS", "https,http", "javascript", "ftp", "https:"] {
-            let headers = ForwardedHeaders {
-                proto: one(proto),
-                ..full()
-            };
+            let headers = ForwardedHeaders { proto: one(proto), ..full() };
             let refused = Err(MalformedForwarded::Malformed(PROTO));
             assert_eq!(OriginalRequest::parse(&headers), refused, "{proto:?}");
         }
@@ -427,10 +345,8 @@ mod tests {
             "https://a/ b",
             "https://a\\b",
         ] {
-            let headers = ForwardedHeaders {
-                original_url: one(url),
-                ..ForwardedHeaders::default()
-            };
+            let headers =
+                ForwardedHeaders { original_url: one(url), ..ForwardedHeaders::default() };
             let refused = Err(MalformedForwarded::Malformed(URL));
             assert_eq!(OriginalRequest::parse(&headers), refused, "{url:?}");
         }
@@ -446,10 +362,7 @@ mod tests {
             "https://app.example",
             "https://app.example?c=d|e",
         ] {
-            let headers = ForwardedHeaders {
-                original_url: one(url),
-                ..full()
-            };
+            let headers = ForwardedHeaders { original_url: one(url), ..full() };
             let refused = Err(MalformedForwarded::Contradictory(URL));
             assert_eq!(OriginalRequest::parse(&headers), refused, "{url}");
         }

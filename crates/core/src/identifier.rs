@@ -54,10 +54,7 @@ impl Identifier {
         if display.chars().chain(normal.chars()).any(is_invisible) {
             return Err(MalformedIdentifier::Invisible);
         }
-        Ok(Self {
-            display: display.to_owned(),
-            normal,
-        })
+        Ok(Self { display: display.to_owned(), normal })
     }
 
     /// The name as its user typed it, for showing.
@@ -100,11 +97,7 @@ fn normal_form(text: &str) -> Result<String, MalformedIdentifier> {
 }
 
 fn normalise_once(text: &str) -> String {
-    let lower: String = text
-        .nfkc()
-        .flat_map(char::to_lowercase)
-        .map(unify_sigma)
-        .collect();
+    let lower: String = text.nfkc().flat_map(char::to_lowercase).map(unify_sigma).collect();
     lower.nfkc().collect::<String>().trim().to_owned()
 }
 

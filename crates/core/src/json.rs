@@ -51,19 +51,11 @@ pub fn parse_object(text: &[u8]) -> Result<Map, JsonError> {
 pub fn parse_value(text: &[u8]) -> Result<Value, JsonError> {
     let fault = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let read = Node {
-        depth: 0,
-        fault: &fault,
-    }
-    .deserialize(&mut reader);
-    read.and_then(|value| reader.end().map(|()| value))
-        .map_err(|error| {
-            let malformed = JsonError::Malformed {
-                line: error.line(),
-                column: error.column(),
-            };
-            fault.take().unwrap_or(malformed)
-        })
+    let read = Node { depth: 0, fault: &fault }.deserialize(&mut reader);
+    read.and_then(|value| reader.end().map(|()| value)).map_err(|error| {
+        let malformed = JsonError::Malformed { line: error.line(), column: error.column() };
+        fault.take().unwrap_or(malformed)
+    })
 }
 
 /// Applies a JSON Merge Patch (RFC 7396 section 2): null removes, objects merge, all else replaces.
@@ -106,10 +98,7 @@ impl Node<'_> {
         if self.depth >= JSON_DEPTH_MAX {
             return Err(self.refuse(JsonError::TooDeep));
         }
-        Ok(Node {
-            depth: self.depth + 1,
-            fault: self.fault,
-        })
+        Ok(Node { depth: self.depth + 1, fault: self.fault })
     }
 
     fn refuse<E: serde::de::Error>(self, fault: JsonError) -> E {
@@ -150,9 +139,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("not finite"))
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not finite"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -213,10 +200,7 @@ mod tests {
             (r#"{"x":[{"y":{"b":1,"c":2,"b":3}}]}"#, "b"),
             (r#"{"":1,"":2}"#, ""),
         ] {
-            assert_eq!(
-                parse_value(text.as_bytes()),
-                Err(JsonError::Doubled(name.into()))
-            );
+            assert_eq!(parse_value(text.as_bytes()), Err(JsonError::Doubled(name.into())));
         }
     }
 
@@ -263,10 +247,7 @@ mod tests {
         ];
         for text in cases {
             let verdict = parse_value(text);
-            assert!(
-                matches!(verdict, Err(JsonError::Malformed { .. })),
-                "{text:?}: {verdict:?}"
-            );
+            assert!(matches!(verdict, Err(JsonError::Malformed { .. })), "{text:?}: {verdict:?}");
         }
         assert_eq!(parse_value(deep.as_bytes()), Err(JsonError::TooDeep));
         assert_eq!(parse_object(b"[]"), Err(JsonError::NotAnObject));
@@ -313,13 +294,7 @@ mod tests {
         let error = parse_value(br#"{"password":"hunter2","password":"hunter3"}"#).unwrap_err();
         assert!(!error.to_string().contains("hunter"));
         let error = parse_value(br#"{"password":"hunter2" oops}"#).unwrap_err();
-        assert_eq!(
-            error,
-            JsonError::Malformed {
-                line: 1,
-                column: 23
-            }
-        );
+        assert_eq!(error, JsonError::Malformed { line: 1, column: 23 });
     }
 
     #[test]
@@ -329,25 +304,13 @@ mod tests {
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
             (json!({"a":"b"}), json!({"a":null}), json!({})),
-            (
-                json!({"a":"b","b":"c"}),
-                json!({"a":null}),
-                json!({"b":"c"}),
-            ),
+            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
             (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
-            (
-                json!({"a":{"b":"c"}}),
-                json!({"a":{"b":"d","c":null}}),
-                json!({"a":{"b":"d"}}),
-            ),
+            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (
-                json!({}),
-                json!({"a":{"bb":{"ccc":null}}}),
-                json!({"a":{"bb":{}}}),
-            ),
+            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ] {
             let mut map = object(target);
             merge_patch(&mut map, &object(patch));
@@ -361,9 +324,7 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),
-            any::<f64>()
-                .prop_filter("finite", |x| x.is_finite())
-                .prop_map(Value::from),
+            any::<f64>().prop_filter("finite", |x| x.is_finite()).prop_map(Value::from),
             ".{0,8}".prop_map(Value::from),
         ];
         leaf.prop_recursive(4, 32, 4, |inner| {

@@ -46,9 +46,7 @@ impl Algorithm {
 
     /// The algorithm of this name, exactly.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.name() == name)
+        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 }
 
@@ -208,26 +206,17 @@ impl KeyRecord {
     /// Unseals the private key.
     pub fn signing_key(&self, keys: &DerivedKeys) -> Result<SigningKey, KeyFault> {
         let context = sealing_context(self.algorithm, &self.kid);
-        let pkcs8 = keys
-            .unwrap_private(context.as_bytes(), &self.private)
-            .ok_or(KeyFault::Sealed)?;
+        let pkcs8 =
+            keys.unwrap_private(context.as_bytes(), &self.private).ok_or(KeyFault::Sealed)?;
         let key = SigningKey::from_pkcs8(self.algorithm, pkcs8.expose())?;
-        if key.kid() == &self.kid {
-            Ok(key)
-        } else {
-            Err(KeyFault::Malformed)
-        }
+        if key.kid() == &self.kid { Ok(key) } else { Err(KeyFault::Malformed) }
     }
 
     /// Prepares the public key.
     pub fn verifying_key(&self) -> Result<VerifyingKey, KeyFault> {
         let key = VerifyingKey::from_public(self.algorithm, &self.public)?;
         // A record under another's name would let one key's revocation miss it.
-        if key.kid() == &self.kid {
-            Ok(key)
-        } else {
-            Err(KeyFault::Malformed)
-        }
+        if key.kid() == &self.kid { Ok(key) } else { Err(KeyFault::Malformed) }
     }
 }
 
@@ -246,18 +235,9 @@ mod tests {
     }
 
     fn record(algorithm: Algorithm, seed: u8) -> KeyRecord {
-        let entropy = KeyEntropy {
-            seed: Secret::new([seed; 32]),
-            nonce: [seed; 12],
-        };
-        KeyRecord::generate(
-            algorithm,
-            FreshKey::Next,
-            &entropy,
-            &keys(),
-            Timestamp::EPOCH,
-        )
-        .expect("generates")
+        let entropy = KeyEntropy { seed: Secret::new([seed; 32]), nonce: [seed; 12] };
+        KeyRecord::generate(algorithm, FreshKey::Next, &entropy, &keys(), Timestamp::EPOCH)
+            .expect("generates")
     }
 
     #[test]
@@ -265,9 +245,8 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::parse(algorithm.name()), Some(algorithm));
         }
-        for name in [
-            "", "none", "eddsa", "Ed25519", "ES256K", "ES384", "PS256", "HS512", "RS256 ",
-        ] {
+        for name in ["", "none", "eddsa", "Ed25519", "ES256K", "ES384", "PS256", "HS512", "RS256 "]
+        {
             assert_eq!(Algorithm::parse(name), None, "{name}");
         }
         for state in KeyState::ALL {
@@ -293,26 +272,17 @@ mod tests {
     #[test]
     fn a_sealed_private_key_can_not_change_places() {
         let (one, two) = (record(Algorithm::EdDsa, 1), record(Algorithm::EdDsa, 2));
-        let exchanged = KeyRecord {
-            private: two.private.clone(),
-            ..one.clone()
-        };
+        let exchanged = KeyRecord { private: two.private.clone(), ..one.clone() };
         assert_eq!(exchanged.signing_key(&keys()).err(), Some(KeyFault::Sealed));
         let others = DerivedKeys::derive(&StoreKey::from_bytes([8; 32]));
         assert_eq!(one.signing_key(&others).err(), Some(KeyFault::Sealed));
-        let renamed = KeyRecord {
-            kid: two.kid,
-            ..one
-        };
+        let renamed = KeyRecord { kid: two.kid, ..one };
         assert_eq!(renamed.verifying_key().err(), Some(KeyFault::Malformed));
     }
 
     #[test]
     fn an_hs256_key_is_neither_made_nor_stored() {
-        let entropy = KeyEntropy {
-            seed: Secret::new([1; 32]),
-            nonce: [1; 12],
-        };
+        let entropy = KeyEntropy { seed: Secret::new([1; 32]), nonce: [1; 12] };
         let made = KeyRecord::generate(
             Algorithm::Hs256,
             FreshKey::Active,
@@ -328,9 +298,6 @@ mod tests {
         let record = record(Algorithm::EdDsa, 1);
         let key = record.signing_key(&keys()).expect("unseals");
         let shown = format!("{key:?}");
-        assert_eq!(
-            shown,
-            format!("SigningKey({:?}, EdDSA)", record.kid.as_str())
-        );
+        assert_eq!(shown, format!("SigningKey({:?}, EdDSA)", record.kid.as_str()));
     }
 }

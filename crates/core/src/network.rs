@@ -90,10 +90,7 @@ fn parse_entry(entry: &[u8]) -> Option<IpAddr> {
 }
 
 fn is_port_or_nothing(text: &str) -> bool {
-    text.is_empty()
-        || text
-            .strip_prefix(':')
-            .is_some_and(|port| port.parse::<u16>().is_ok())
+    text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -128,10 +125,7 @@ mod tests {
     #[test]
     fn i1_an_untrusted_peer_is_the_client_whatever_it_forwards() {
         assert_eq!(client("203.0.113.9", &["198.51.100.1"]), "203.0.113.9");
-        assert_eq!(
-            client("203.0.113.9", &["10.0.0.1, 10.0.0.2"]),
-            "203.0.113.9"
-        );
+        assert_eq!(client("203.0.113.9", &["10.0.0.1, 10.0.0.2"]), "203.0.113.9");
         let none = client_address(ip("10.0.0.1"), &[], [&b"198.51.100.1"[..]]);
         assert_eq!(none, ip("10.0.0.1"));
     }
@@ -157,17 +151,9 @@ mod tests {
 
     #[test]
     fn an_unreadable_entry_ends_the_walk() {
-        for entry in [
-            "unknown",
-            "",
-            "_hidden",
-            "1.2.3",
-            "1.2.3.4:x",
-            "[::1",
-            "[1.2.3.4]",
-            "é",
-            "1.2.3.4/8",
-        ] {
+        for entry in
+            ["unknown", "", "_hidden", "1.2.3", "1.2.3.4:x", "[::1", "[1.2.3.4]", "é", "1.2.3.4/8"]
+        {
             let line = format!("198.51.100.1, {entry}, 10.0.0.7");
             let trusted = ["10.0.0.0/8".parse().expect("a prefix")];
             let found = client_address(ip("10.0.0.1"), &trusted, [line.as_bytes()]);

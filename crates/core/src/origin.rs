@@ -73,11 +73,7 @@ impl Origin {
             Some(digits) => parse_port(digits)?,
             None => scheme.default_port(),
         };
-        Ok(Self {
-            scheme,
-            host: Host::parse(host)?,
-            port,
-        })
+        Ok(Self { scheme, host: Host::parse(host)?, port })
     }
 
     /// Its scheme.
@@ -119,10 +115,7 @@ impl FromStr for Origin {
 ///
 /// A backslash is refused: browsers read it as a slash, other parsers as part of a name.
 pub(crate) fn split_url(url: &str) -> Result<(Origin, &str), MalformedOrigin> {
-    if !url
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-    {
+    if !url.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
         return Err(MalformedOrigin("must be visible ASCII without a backslash"));
     }
     let (scheme, rest) = split_scheme(url)?;
@@ -140,13 +133,8 @@ enum Host {
 
 impl Host {
     fn parse(text: &str) -> Result<Self, MalformedOrigin> {
-        if let Some(inner) = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-        {
-            let address = inner
-                .parse()
-                .map_err(|_| MalformedOrigin("has a bad IPv6 address"))?;
+        if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let address = inner.parse().map_err(|_| MalformedOrigin("has a bad IPv6 address"))?;
             return Ok(Self::V6(address));
         }
         if text.len() > HOST_BYTES_MAX || !text.split('.').all(is_label) {
@@ -155,9 +143,7 @@ impl Host {
         // Browsers read a name whose last label is a number as an IPv4 address (WHATWG URL, "ends
         // in a number"), in octal and hexadecimal too: only the plain form has one meaning.
         if text.rsplit('.').next().is_some_and(is_number) {
-            let address = text
-                .parse()
-                .map_err(|_| MalformedOrigin("has a bad IPv4 address"))?;
+            let address = text.parse().map_err(|_| MalformedOrigin("has a bad IPv4 address"))?;
             return Ok(Self::V4(address));
         }
         Ok(Self::Name(text.to_owned()))
@@ -185,9 +171,7 @@ fn split_scheme(text: &str) -> Result<(Scheme, &str), MalformedOrigin> {
             let rest = text.strip_prefix(scheme.as_str())?.strip_prefix("://")?;
             Some((scheme, rest))
         })
-        .ok_or(MalformedOrigin(
-            "must begin with http:// or https://, in lower case",
-        ))
+        .ok_or(MalformedOrigin("must begin with http:// or https://, in lower case"))
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), MalformedOrigin> {
@@ -207,18 +191,12 @@ fn parse_port(digits: &str) -> Result<u16, MalformedOrigin> {
     let bad = MalformedOrigin("has a bad port");
     let port = digits.parse::<u16>().map_err(|_| bad)?;
     // One port has one spelling: no plus sign, no leading zeros.
-    if port == 0 || port.to_string() != digits {
-        Err(bad)
-    } else {
-        Ok(port)
-    }
+    if port == 0 || port.to_string() != digits { Err(bad) } else { Ok(port) }
 }
 
 fn is_label(label: &str) -> bool {
     (1..=HOST_LABEL_BYTES_MAX).contains(&label.len())
-        && label
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
 }
 
 fn is_number(label: &str) -> bool {
@@ -243,10 +221,7 @@ mod tests {
             ("http://127.0.0.1:7400", "http://127.0.0.1:7400"),
             ("http://[::1]:7400", "http://[::1]:7400"),
             ("http://[0:0::1]", "http://[::1]"),
-            (
-                "https://xn--bcher-kva.example",
-                "https://xn--bcher-kva.example",
-            ),
+            ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
         ] {
             let origin = Origin::parse(text).expect(text);
             assert_eq!(origin.to_string(), printed);
@@ -329,20 +304,11 @@ mod tests {
     #[test]
     fn a_url_has_the_origin_of_its_authority_alone() {
         let own = Origin::parse("https://app.example").expect("well-formed");
-        for url in [
-            "https://app.example",
-            "https://app.example/x?y#z",
-            "https://app.example:443?q",
-        ] {
+        for url in ["https://app.example", "https://app.example/x?y#z", "https://app.example:443?q"]
+        {
             assert_eq!(Origin::of_url(url.as_bytes()), Ok(own.clone()), "{url}");
         }
-        for url in [
-            "https://app.example/é",
-            "https://app.example\\x",
-            "/x",
-            "",
-            "app.example",
-        ] {
+        for url in ["https://app.example/é", "https://app.example\\x", "/x", "", "app.example"] {
             assert!(Origin::of_url(url.as_bytes()).is_err(), "{url}");
         }
     }

@@ -50,9 +50,7 @@ impl PasswordRules {
     /// Takes a shortest and a longest length.
     pub fn new(min: usize, max: usize) -> Result<Self, UnsafePasswordRules> {
         if min < PASSWORD_CHARS_MIN_LEAST {
-            return Err(UnsafePasswordRules(
-                "the shortest length must be at least 8",
-            ));
+            return Err(UnsafePasswordRules("the shortest length must be at least 8"));
         }
         if max < PASSWORD_CHARS_MAX_LEAST || max < min {
             return Err(UnsafePasswordRules(
@@ -60,9 +58,7 @@ impl PasswordRules {
             ));
         }
         if max > PASSWORD_BYTES_MAX / 4 {
-            return Err(UnsafePasswordRules(
-                "the longest length must be at most 1024",
-            ));
+            return Err(UnsafePasswordRules("the longest length must be at most 1024"));
         }
         Ok(Self { min, max })
     }
@@ -148,12 +144,7 @@ fn is_about(password: &str, word: &str) -> bool {
 }
 
 fn letters_and_digits(text: &str) -> Secret<String> {
-    Secret::new(
-        text.nfkc()
-            .flat_map(char::to_lowercase)
-            .filter(|c| c.is_alphanumeric())
-            .collect(),
-    )
+    Secret::new(text.nfkc().flat_map(char::to_lowercase).filter(|c| c.is_alphanumeric()).collect())
 }
 
 /// The user's name, and for an address also what stands before the `@`.
@@ -190,16 +181,7 @@ mod tests {
 
     #[test]
     fn j3_nothing_is_trimmed_folded_or_cut_off() {
-        for password in [
-            " a ",
-            "a\0b",
-            "A",
-            "ﬁ",
-            &"x".repeat(5000),
-            "\u{a0}",
-            "a\r\n",
-            "Ａ",
-        ] {
+        for password in [" a ", "a\0b", "A", "ﬁ", &"x".repeat(5000), "\u{a0}", "a\r\n", "Ａ"] {
             assert_eq!(normalise(password).expose(), password);
         }
         assert_ne!(normalise("a\0b").expose(), normalise("a\0c").expose());
@@ -210,25 +192,15 @@ mod tests {
     #[test]
     fn j4_length_counts_code_points() {
         assert_eq!(check(&"😀".repeat(64), 15), Ok(()));
-        assert_eq!(
-            check("walnut-orbit-9", 15),
-            Err(PasswordRejected::TooShort { min: 15 })
-        );
+        assert_eq!(check("walnut-orbit-9", 15), Err(PasswordRejected::TooShort { min: 15 }));
         assert_eq!(check("walnut-orbit-97", 15), Ok(()));
         assert_eq!(check(&"é".repeat(256), 15), Ok(()));
         let too_long = Err(PasswordRejected::TooLong { max: 256 });
         assert_eq!(check(&"é".repeat(257), 15), too_long);
         assert_eq!(check(&"x".repeat(64 * 1024), 15), too_long);
         // 15 code points as typed, but fewer after NFC.
-        assert_eq!(
-            check("e\u{301}aaaaaaaaaaaaa", 15),
-            Err(PasswordRejected::TooShort { min: 15 })
-        );
-        for none_of_a_kind in [
-            "alllowercaseletterswork",
-            "739104628351960",
-            "               !",
-        ] {
+        assert_eq!(check("e\u{301}aaaaaaaaaaaaa", 15), Err(PasswordRejected::TooShort { min: 15 }));
+        for none_of_a_kind in ["alllowercaseletterswork", "739104628351960", "               !"] {
             assert_eq!(check(none_of_a_kind, 15), Ok(()), "{none_of_a_kind}");
         }
     }
@@ -261,11 +233,7 @@ mod tests {
         ] {
             assert_eq!(check(common, 8), Err(PasswordRejected::Common), "{common}");
         }
-        for fine in [
-            "password of the walnut tree",
-            "correcthorse walnut",
-            "sunshine84629471",
-        ] {
+        for fine in ["password of the walnut tree", "correcthorse walnut", "sunshine84629471"] {
             assert_eq!(check(fine, 8), Ok(()), "{fine}");
         }
     }
@@ -281,11 +249,7 @@ mod tests {
             "AdaLovelace1815!",
             "lovelace.ada.lovelace",
         ] {
-            assert_eq!(
-                check(named, 8),
-                Err(PasswordRejected::ContextWord),
-                "{named}"
-            );
+            assert_eq!(check(named, 8), Err(PasswordRejected::ContextWord), "{named}");
         }
         assert_eq!(check("the cloakroom has nine odd umbrellas", 8), Ok(()));
         assert_eq!(check("ada lovelace wrote programs in 1843", 8), Ok(()));

@@ -56,37 +56,19 @@ pub struct Assurance<'a> {
 impl Policy {
     /// The policy `default`: a live session and nothing else.
     pub const fn any_session() -> Self {
-        Self {
-            require: Vec::new(),
-            max_age: None,
-            acr: None,
-            csrf: CsrfMode::Origin,
-        }
+        Self { require: Vec::new(), max_age: None, acr: None, csrf: CsrfMode::Origin }
     }
 
     /// Whether a session meets this at `now`.
     ///
     /// Claims are looked at first: signing in again would not mend them.
     pub fn check(&self, session: Assurance<'_>, now: Timestamp) -> Result<(), PolicyRefusal> {
-        if !self
-            .require
-            .iter()
-            .all(|requirement| requirement.is_met(session.claims))
-        {
+        if !self.require.iter().all(|requirement| requirement.is_met(session.claims)) {
             return Err(PolicyRefusal::InsufficientClaims);
         }
-        let recent = self
-            .max_age
-            .is_none_or(|max_age| is_recent(session.auth_time, max_age, now));
-        let strong = self
-            .acr
-            .as_deref()
-            .is_none_or(|acr| reaches(session.acr, acr));
-        if recent && strong {
-            Ok(())
-        } else {
-            Err(PolicyRefusal::ReauthenticationRequired)
-        }
+        let recent = self.max_age.is_none_or(|max_age| is_recent(session.auth_time, max_age, now));
+        let strong = self.acr.as_deref().is_none_or(|acr| reaches(session.acr, acr));
+        if recent && strong { Ok(()) } else { Err(PolicyRefusal::ReauthenticationRequired) }
     }
 }
 
@@ -94,10 +76,9 @@ impl Requirement {
     /// Takes `claim:value`. The first colon parts them, so a value may hold more.
     pub fn parse(text: &str) -> Result<Self, MalformedRequirement> {
         match text.split_once(':') {
-            Some((claim, value)) if !claim.is_empty() && !value.is_empty() => Ok(Self {
-                claim: claim.to_owned(),
-                value: value.to_owned(),
-            }),
+            Some((claim, value)) if !claim.is_empty() && !value.is_empty() => {
+                Ok(Self { claim: claim.to_owned(), value: value.to_owned() })
+            }
             Some(_) | None => Err(MalformedRequirement),
         }
     }
@@ -105,9 +86,9 @@ impl Requirement {
     /// Whether the claims hold it: the value itself, or an array with the value in it.
     fn is_met(&self, claims: &Map<String, Value>) -> bool {
         match claims.get(&self.claim) {
-            Some(Value::Array(elements)) => elements
-                .iter()
-                .any(|element| has_text(element, &self.value)),
+            Some(Value::Array(elements)) => {
+                elements.iter().any(|element| has_text(element, &self.value))
+            }
             Some(value) => has_text(value, &self.value),
             None => false,
         }
@@ -182,16 +163,10 @@ impl ClaimHeader {
         let mut headers: Vec<Self> = Vec::with_capacity(claims.len());
         for claim in claims {
             let header = claim_header_name(claim)?;
-            if headers
-                .iter()
-                .any(|other| other.header.eq_ignore_ascii_case(&header))
-            {
+            if headers.iter().any(|other| other.header.eq_ignore_ascii_case(&header)) {
                 return Err(MalformedClaimHeader::Collision(claim.clone()));
             }
-            headers.push(Self {
-                claim: claim.clone(),
-                header,
-            });
+            headers.push(Self { claim: claim.clone(), header });
         }
         Ok(headers)
     }
@@ -209,18 +184,13 @@ impl ClaimHeader {
     /// The header's value for a session with these claims. It is there in every answer, empty for
     /// a session without the claim: an absent one would let the client's own through.
     pub fn value(&self, claims: &Map<String, Value>) -> String {
-        claims
-            .get(&self.claim)
-            .map(encode_claim_header)
-            .unwrap_or_default()
+        claims.get(&self.claim).map(encode_claim_header).unwrap_or_default()
     }
 }
 
 /// The name of the header for a claim: `X-Auth-Claim-<name>`, underscores as hyphens.
 pub fn claim_header_name(claim: &str) -> Result<String, MalformedClaimHeader> {
-    let plain = claim
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let plain = claim.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     if claim.is_empty() || claim.len() > CLAIM_NAME_BYTES_MAX || !plain {
         return Err(MalformedClaimHeader::Name(claim.to_owned()));
     }
@@ -235,20 +205,12 @@ pub fn claim_header_name(claim: &str) -> Result<String, MalformedClaimHeader> {
 /// session had no such claim: half a value would mean something else.
 pub fn encode_claim_header(value: &Value) -> String {
     let encoded = match value {
-        Value::Array(elements) => elements
-            .iter()
-            .map(encode_element)
-            .collect::<Vec<_>>()
-            .join(","),
+        Value::Array(elements) => elements.iter().map(encode_element).collect::<Vec<_>>().join(","),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
             encode_element(value)
         }
     };
-    if encoded.len() <= CLAIM_HEADER_BYTES_MAX {
-        encoded
-    } else {
-        String::new()
-    }
+    if encoded.len() <= CLAIM_HEADER_BYTES_MAX { encoded } else { String::new() }
 }
 
 fn encode_element(value: &Value) -> String {
@@ -280,22 +242,12 @@ mod tests {
 
     fn requiring(text: &str) -> Policy {
         let require = vec![Requirement::parse(text).expect("well-formed")];
-        Policy {
-            require,
-            ..Policy::any_session()
-        }
+        Policy { require, ..Policy::any_session() }
     }
 
     fn check(policy: &Policy, value: Value) -> Result<(), PolicyRefusal> {
         let claims = claims(value);
-        policy.check(
-            Assurance {
-                claims: &claims,
-                auth_time: NOW,
-                acr: None,
-            },
-            NOW,
-        )
+        policy.check(Assurance { claims: &claims, auth_time: NOW, acr: None }, NOW)
     }
 
     #[test]
@@ -333,14 +285,8 @@ mod tests {
     #[test]
     fn i8_numbers_and_booleans_have_one_text() {
         assert_eq!(check(&requiring("level:5"), json!({"level": 5})), Ok(()));
-        assert_eq!(
-            check(&requiring("level:-5"), json!({"level": [-5]})),
-            Ok(())
-        );
-        assert_eq!(
-            check(&requiring("staff:true"), json!({"staff": true})),
-            Ok(())
-        );
+        assert_eq!(check(&requiring("level:-5"), json!({"level": [-5]})), Ok(()));
+        assert_eq!(check(&requiring("staff:true"), json!({"staff": true})), Ok(()));
         for (text, value) in [
             ("level:5", json!({"level": 5.0})),
             ("level:5.0", json!({"level": 5.0})),
@@ -357,13 +303,8 @@ mod tests {
     #[test]
     fn i8_every_requirement_must_be_met() {
         let mut policy = requiring("role:admin");
-        policy
-            .require
-            .push(Requirement::parse("team:urn:x:y").expect("well-formed"));
-        assert_eq!(
-            check(&policy, json!({"role": "admin", "team": "urn:x:y"})),
-            Ok(())
-        );
+        policy.require.push(Requirement::parse("team:urn:x:y").expect("well-formed"));
+        assert_eq!(check(&policy, json!({"role": "admin", "team": "urn:x:y"})), Ok(()));
         let refused = Err(PolicyRefusal::InsufficientClaims);
         assert_eq!(check(&policy, json!({"role": "admin"})), refused);
         for bad in ["", "role", "role:", ":admin", ":"] {
@@ -373,21 +314,11 @@ mod tests {
 
     #[test]
     fn b6_max_age_counts_from_auth_time() {
-        let policy = Policy {
-            max_age: Some(Duration::from_secs(2)),
-            ..Policy::any_session()
-        };
+        let policy = Policy { max_age: Some(Duration::from_secs(2)), ..Policy::any_session() };
         let none = Map::new();
         let at = |ms: i64| {
             let auth_time = Timestamp::from_millis(NOW.as_millis() - ms);
-            policy.check(
-                Assurance {
-                    claims: &none,
-                    auth_time,
-                    acr: None,
-                },
-                NOW,
-            )
+            policy.check(Assurance { claims: &none, auth_time, acr: None }, NOW)
         };
         assert_eq!(at(0), Ok(()));
         assert_eq!(at(2000), Ok(()));
@@ -411,32 +342,16 @@ mod tests {
             ("phr", Some("aal3"), false),
             ("phr", None, false),
         ] {
-            let policy = Policy {
-                acr: Some(required.into()),
-                ..Policy::any_session()
-            };
-            let checked = policy.check(
-                Assurance {
-                    claims: &none,
-                    auth_time: NOW,
-                    acr,
-                },
-                NOW,
-            );
+            let policy = Policy { acr: Some(required.into()), ..Policy::any_session() };
+            let checked = policy.check(Assurance { claims: &none, auth_time: NOW, acr }, NOW);
             assert_eq!(checked.is_ok(), met, "{required} {acr:?}");
         }
     }
 
     #[test]
     fn claims_are_refused_before_anybody_is_sent_to_sign_in_again() {
-        let policy = Policy {
-            acr: Some("aal3".into()),
-            ..requiring("role:admin")
-        };
-        assert_eq!(
-            check(&policy, json!({})),
-            Err(PolicyRefusal::InsufficientClaims)
-        );
+        let policy = Policy { acr: Some("aal3".into()), ..requiring("role:admin") };
+        assert_eq!(check(&policy, json!({})), Err(PolicyRefusal::InsufficientClaims));
     }
 
     #[test]
@@ -444,10 +359,7 @@ mod tests {
         for (value, encoded) in [
             (json!("user"), "user"),
             (json!("a@b.example"), "a@b.example"),
-            (
-                json!("a\r\nX-Auth-Subject: root"),
-                "a%0D%0AX-Auth-Subject:%20root",
-            ),
+            (json!("a\r\nX-Auth-Subject: root"), "a%0D%0AX-Auth-Subject:%20root"),
             (json!("a\u{0}b"), "a%00b"),
             (json!("Zoë 100%"), "Zo%C3%AB%20100%25"),
             (json!(" admin"), "%20admin"),
@@ -467,24 +379,9 @@ mod tests {
 
     #[test]
     fn i7_names_become_headers_or_are_refused() {
-        assert_eq!(
-            claim_header_name("role").as_deref(),
-            Ok("X-Auth-Claim-role")
-        );
-        assert_eq!(
-            claim_header_name("user_id").as_deref(),
-            Ok("X-Auth-Claim-user-id")
-        );
-        for bad in [
-            "",
-            "a b",
-            "a:b",
-            "a\r\nb",
-            "a.b",
-            "é",
-            "a/b",
-            &"x".repeat(65),
-        ] {
+        assert_eq!(claim_header_name("role").as_deref(), Ok("X-Auth-Claim-role"));
+        assert_eq!(claim_header_name("user_id").as_deref(), Ok("X-Auth-Claim-user-id"));
+        for bad in ["", "a b", "a:b", "a\r\nb", "a.b", "é", "a/b", &"x".repeat(65)] {
             assert!(claim_header_name(bad).is_err(), "{bad:?}");
         }
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
@@ -499,10 +396,7 @@ mod tests {
         let headers = ClaimHeader::parse_all(&["role".to_owned()]).expect("well-formed");
         assert_eq!(headers[0].value(&Map::new()), "");
         assert_eq!(headers[0].value(&claims(json!({"role": "user"}))), "user");
-        assert_eq!(
-            (headers[0].claim(), headers[0].header()),
-            ("role", "X-Auth-Claim-role")
-        );
+        assert_eq!((headers[0].claim(), headers[0].header()), ("role", "X-Auth-Claim-role"));
     }
 
     proptest! {

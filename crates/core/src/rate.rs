@@ -60,10 +60,7 @@ impl Quota {
         if window < Duration::from_secs(1) || window > QUOTA_WINDOW_MAX {
             return Err(MalformedQuota("the window must be 1s to 30d"));
         }
-        Ok(Self {
-            count,
-            window: Duration::from_secs(window.as_secs()),
-        })
+        Ok(Self { count, window: Duration::from_secs(window.as_secs()) })
     }
 
     /// How many go through at once.
@@ -128,9 +125,7 @@ impl Admission {
     /// The value of `RateLimit` for the quota of this name.
     pub fn header(self, name: &str) -> String {
         let (remaining, reset) = match self {
-            Self::Admitted {
-                remaining, reset, ..
-            } => (remaining, reset),
+            Self::Admitted { remaining, reset, .. } => (remaining, reset),
             Self::Refused { reset, .. } => (0, reset),
         };
         format!("\"{name}\";r={remaining};t={}", whole_seconds(reset))
@@ -140,11 +135,7 @@ impl Admission {
 /// A span in whole seconds, rounded up: for `Retry-After` (RFC 9110 section 10.2.3), where a second
 /// too few would make an obedient client fail again.
 pub const fn whole_seconds(span: Duration) -> u64 {
-    if span.subsec_nanos() == 0 {
-        span.as_secs()
-    } else {
-        span.as_secs().saturating_add(1)
-    }
+    if span.subsec_nanos() == 0 { span.as_secs() } else { span.as_secs().saturating_add(1) }
 }
 
 impl FromStr for Quota {
@@ -162,10 +153,7 @@ impl FromStr for Quota {
             'd' => 86_400,
             _ => return Err(MalformedQuota("the window's unit must be s, m, h or d")),
         };
-        let number = window
-            .strip_suffix(unit)
-            .and_then(parse_digits)
-            .ok_or(malformed)?;
+        let number = window.strip_suffix(unit).and_then(parse_digits).ok_or(malformed)?;
         Self::new(count, Duration::from_secs(u64::from(number) * seconds))
     }
 }
@@ -190,9 +178,7 @@ impl fmt::Debug for Quota {
 }
 
 fn micros(at: Timestamp) -> u64 {
-    u64::try_from(at.as_millis())
-        .unwrap_or(0)
-        .saturating_mul(1000)
+    u64::try_from(at.as_millis()).unwrap_or(0).saturating_mul(1000)
 }
 
 fn micros_of(span: Duration) -> u64 {
@@ -230,16 +216,9 @@ mod tests {
 
     #[test]
     fn a_quota_is_a_count_and_a_window() {
-        for text in [
-            "100/15m",
-            "3000/1m",
-            "5/15m",
-            "100/1h",
-            "1/1s",
-            "1000000/1s",
-            "7/90s",
-            "1/30d",
-        ] {
+        for text in
+            ["100/15m", "3000/1m", "5/15m", "100/1h", "1/1s", "1000000/1s", "7/90s", "1/30d"]
+        {
             assert_eq!(quota(text).to_string(), text);
         }
         for bad in [
@@ -297,12 +276,7 @@ mod tests {
     #[test]
     fn b7_a_clock_set_back_locks_nobody_out_for_long() {
         let quota = quota("5/15m");
-        let (_, used_up) = burst(
-            quota,
-            Quota::FRESH,
-            NOW.plus(Duration::from_secs(36_000)),
-            5,
-        );
+        let (_, used_up) = burst(quota, Quota::FRESH, NOW.plus(Duration::from_secs(36_000)), 5);
         assert_eq!(burst(quota, used_up, NOW, 5).0, 0);
         match quota.admit(used_up, NOW) {
             Admission::Refused { retry_after, .. } => {

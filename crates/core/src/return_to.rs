@@ -83,9 +83,7 @@ fn is_harmless(text: &str) -> bool {
     let narrowed = [[0xe5, 0x98, 0x8a], [0xe5, 0x98, 0x8d]];
     escaped_bytes(text).is_some_and(|bytes| {
         !bytes.iter().any(u8::is_ascii_control)
-            && !bytes
-                .windows(3)
-                .any(|window| narrowed.iter().any(|bad| bad == window))
+            && !bytes.windows(3).any(|window| narrowed.iter().any(|bad| bad == window))
     })
 }
 
@@ -117,11 +115,7 @@ mod tests {
     fn with_rules<T>(test: impl Fn(ReturnRules<'_>) -> T) -> T {
         let own = Origin::parse("https://app.example").expect("well-formed");
         let allowed = [Origin::parse("https://shop.example:8443").expect("well-formed")];
-        test(ReturnRules {
-            own: &own,
-            allowed: &allowed,
-            base_path: "/auth",
-        })
+        test(ReturnRules { own: &own, allowed: &allowed, base_path: "/auth" })
     }
 
     fn accepted(raw: &str) -> bool {

@@ -500,7 +500,9 @@ impl Session {
             return refresh.current.matches(secret);
         }
         match &refresh.predecessor {
-            Some(predecessor) if presented.generation.checked_add(1) == Some(refresh.generation) => {
+            Some(predecessor)
+                if presented.generation.checked_add(1) == Some(refresh.generation) =>
+            {
                 predecessor.secret.matches(secret)
             }
             Some(_) | None => false,

@@ -54,25 +54,15 @@ impl MasterKey {
 fn decode_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let decoded = match text.len() {
         64 => decode_hex(text)?,
-        44 => URL_SAFE
-            .decode(text)
-            .or_else(|_| STANDARD.decode(text))
-            .ok()?,
-        43 => URL_SAFE_NO_PAD
-            .decode(text)
-            .or_else(|_| STANDARD_NO_PAD.decode(text))
-            .ok()?,
+        44 => URL_SAFE.decode(text).or_else(|_| STANDARD.decode(text)).ok()?,
+        43 => URL_SAFE_NO_PAD.decode(text).or_else(|_| STANDARD_NO_PAD.decode(text)).ok()?,
         _ => return None,
     };
     (decoded.len() == KEY_BYTES).then(|| Zeroizing::new(decoded))
 }
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| {
-        (byte as char)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
+    let digit = |byte: u8| (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     text.as_bytes()
         .chunks(2)
         .map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?))
@@ -91,27 +81,12 @@ impl MalformedMasterKey {
         let mut seen = format!("read {} characters", text.chars().count());
         let notes = [
             (text.is_empty(), "nothing at all"),
-            (
-                text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']),
-                "with quotes around",
-            ),
+            (text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']), "with quotes around"),
             (text.ends_with(['\n', '\r']), "with a newline at the end"),
-            (
-                text.trim() != text && !text.ends_with(['\n', '\r']),
-                "with white space around",
-            ),
-            (
-                text.trim().contains(char::is_whitespace),
-                "with white space inside",
-            ),
-            (
-                looks_like_path(text),
-                "which looks like the path of a file: use master_key_file",
-            ),
-            (
-                matches!(text.len(), 43 | 44 | 64),
-                "of the right length, but not in that alphabet",
-            ),
+            (text.trim() != text && !text.ends_with(['\n', '\r']), "with white space around"),
+            (text.trim().contains(char::is_whitespace), "with white space inside"),
+            (looks_like_path(text), "which looks like the path of a file: use master_key_file"),
+            (matches!(text.len(), 43 | 44 | 64), "of the right length, but not in that alphabet"),
         ];
         for note in notes.iter().filter(|(applies, _)| *applies) {
             seen.push_str(", ");
@@ -188,10 +163,8 @@ impl DerivedKeys {
     /// Derives all keys by HKDF-SHA-256 (RFC 5869), each with a label of its own.
     pub fn derive(store_key: &StoreKey) -> Self {
         let salt = hmac::Key::new(hmac::HMAC_SHA256, HKDF_SALT);
-        let prk = hmac::Key::new(
-            hmac::HMAC_SHA256,
-            hmac::sign(&salt, store_key.0.expose()).as_ref(),
-        );
+        let prk =
+            hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&salt, store_key.0.expose()).as_ref());
         let key = |label| hmac::Key::new(hmac::HMAC_SHA256, expand(&prk, label).expose());
         Self {
             tag: key(b"token tag"),
@@ -277,10 +250,7 @@ impl DerivedKeys {
 
     /// What is kept of an `Idempotency-Key`, bound to the generation it was presented with.
     pub fn idempotency_hash(&self, generation: u32, key: &str) -> [u8; 32] {
-        mac(
-            &self.idempotency,
-            &[&generation.to_be_bytes(), key.as_bytes()],
-        )
+        mac(&self.idempotency, &[&generation.to_be_bytes(), key.as_bytes()])
     }
 }
 
@@ -340,10 +310,8 @@ fn open(
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let cipher = UnboundKey::new(&AES_256_GCM, key.expose()).ok()?;
     let mut text = Zeroizing::new(text.to_vec());
-    let plain_len = LessSafeKey::new(cipher)
-        .open_in_place(nonce, sealing_aad(context), &mut text)
-        .ok()?
-        .len();
+    let plain_len =
+        LessSafeKey::new(cipher).open_in_place(nonce, sealing_aad(context), &mut text).ok()?.len();
     text.truncate(plain_len);
     Some(text)
 }
@@ -398,10 +366,7 @@ mod tests {
             (format!("\"{good}\""), "read 45 characters, with quotes"),
             (format!("{good}\n"), "with a newline at the end"),
             (format!(" {good}"), "with white space around"),
-            (
-                format!("{} {}", &good[..20], &good[20..]),
-                "white space inside",
-            ),
+            (format!("{} {}", &good[..20], &good[20..]), "white space inside"),
             ("/etc/cloakroom/master.key".to_owned(), "path of a file"),
             ("g".repeat(64), "not in that alphabet"),
             (format!("{}=", &good[..42]), "right length"),
@@ -415,20 +380,12 @@ mod tests {
 
     #[test]
     fn g11_only_the_right_master_key_unwraps_the_store_key() {
-        let (right, wrong) = (
-            MasterKey::from_bytes([1; 32]),
-            MasterKey::from_bytes([2; 32]),
-        );
-        let wrapped = StoreKey::from_bytes([3; 32])
-            .wrap(&right, [4; 12])
-            .expect("wraps");
+        let (right, wrong) = (MasterKey::from_bytes([1; 32]), MasterKey::from_bytes([2; 32]));
+        let wrapped = StoreKey::from_bytes([3; 32]).wrap(&right, [4; 12]).expect("wraps");
         assert_eq!(wrapped.as_bytes().len(), 1 + 12 + 32 + 16);
         let back = StoreKey::unwrap(&wrapped, &right).expect("unwraps");
         assert_eq!(back.0.expose(), &[3; 32]);
-        assert_eq!(
-            StoreKey::unwrap(&wrapped, &wrong).err(),
-            Some(WrongMasterKey)
-        );
+        assert_eq!(StoreKey::unwrap(&wrapped, &wrong).err(), Some(WrongMasterKey));
         for i in 0..wrapped.as_bytes().len() {
             let mut bent = wrapped.as_bytes().to_vec();
             bent[i] ^= 1;
@@ -478,15 +435,8 @@ mod tests {
     #[test]
     fn a_wrapped_private_key_opens_for_its_own_context_only() {
         let keys = keys();
-        let sealed = keys
-            .wrap_private(b"kid-1", b"private", [1; 12])
-            .expect("seals");
-        assert_eq!(
-            keys.unwrap_private(b"kid-1", &sealed)
-                .expect("opens")
-                .expose(),
-            b"private"
-        );
+        let sealed = keys.wrap_private(b"kid-1", b"private", [1; 12]).expect("seals");
+        assert_eq!(keys.unwrap_private(b"kid-1", &sealed).expect("opens").expose(), b"private");
         assert!(keys.unwrap_private(b"kid-2", &sealed).is_none());
         let others = DerivedKeys::derive(&StoreKey::from_bytes([8; 32]));
         assert!(others.unwrap_private(b"kid-1", &sealed).is_none());

@@ -23,11 +23,7 @@ pub(crate) fn escaped_bytes(text: &str) -> Option<Vec<u8>> {
             let digits = rest.get(..2)?;
             // `from_str_radix` takes a sign.
             let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if hex {
-                u8::from_str_radix(digits, 16).ok()
-            } else {
-                None
-            }
+            if hex { u8::from_str_radix(digits, 16).ok() } else { None }
         })
         .collect()
 }
@@ -38,9 +34,7 @@ pub(crate) const fn is_unreserved(byte: u8) -> bool {
 }
 
 fn hex_digit(nibble: u8) -> char {
-    char::from_digit(u32::from(nibble), 16)
-        .unwrap_or('0')
-        .to_ascii_uppercase()
+    char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase()
 }
 
 #[cfg(test)]

@@ -339,11 +339,7 @@ async fn e6_a_denied_token_is_refused_though_its_signature_was_checked_before() 
     let opened = world.open(Delivery::Bearer).await;
     let verified = world.verify_access(&opened).await.expect("live");
     let cloakroom::Via::Access(claims) = &verified.via else { panic!("not by access token") };
-    world
-        .authority
-        .deny_token(&claims.jti, claims.expires_at, &ctx())
-        .await
-        .expect("denied");
+    world.authority.deny_token(&claims.jti, claims.expires_at, &ctx()).await.expect("denied");
     assert_eq!(refusal(world.verify_access(&opened).await), Refusal::TokenInvalid);
     let fresh = world.refresh(opened.token.expose()).await.expect("refreshed");
     assert!(world.verify_access(&fresh).await.is_ok(), "the control");

@@ -12,9 +12,7 @@ use cloakroom::core::password::PasswordRules;
 use cloakroom::core::rate::Quota;
 use cloakroom::core::refresh::{Channel, RefreshRules};
 use cloakroom::core::refusal::Refusal;
-use cloakroom::core::session::{
-    Client, Delivery, EndReason, Grant, Object, SessionRules,
-};
+use cloakroom::core::session::{Client, Delivery, EndReason, Grant, Object, SessionRules};
 use cloakroom::core::store_key::MasterKey;
 use cloakroom::core::types::{Subject, Timestamp};
 use cloakroom::store::memory::MemoryStore;
@@ -46,7 +44,11 @@ impl Clock for HandClock {
 
     fn sleep(&self, span: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         // A deadline never passes here; a pause is over at once.
-        if span >= SECOND { Box::pin(std::future::pending()) } else { Box::pin(tokio::task::yield_now()) }
+        if span >= SECOND {
+            Box::pin(std::future::pending())
+        } else {
+            Box::pin(tokio::task::yield_now())
+        }
     }
 }
 

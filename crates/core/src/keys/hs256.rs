@@ -52,11 +52,8 @@ fn is_well_known(text: &str) -> bool {
     if PUBLISHED.contains(&text) {
         return true;
     }
-    let mut plain: String = text
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .collect::<String>()
-        .to_lowercase();
+    let mut plain: String =
+        text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
     let before = plain.len();
     for word in WORDS {
         plain = plain.replace(word, "");
@@ -70,18 +67,12 @@ fn is_well_known(text: &str) -> bool {
 fn is_regular(bytes: &[u8]) -> bool {
     let periodic =
         (1..=bytes.len() / 2).any(|period| bytes[period..] == bytes[..bytes.len() - period]);
-    let steps = bytes
-        .windows(2)
-        .filter(|pair| pair[0].abs_diff(pair[1]) <= 1)
-        .count();
+    let steps = bytes.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
     periodic || steps * 2 > bytes.len() || distinct(bytes) < DISTINCT_MIN
 }
 
 fn distinct(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .collect::<std::collections::BTreeSet<_>>()
-        .len()
+    bytes.iter().collect::<std::collections::BTreeSet<_>>().len()
 }
 
 /// Fewer different characters than this in 32 are no chance: hexadecimal has 14 on average.
@@ -145,17 +136,8 @@ mod tests {
 
     #[test]
     fn e11_a_short_or_well_known_secret_is_refused() {
-        for text in [
-            "",
-            "secret",
-            &"x7".repeat(15),
-            "5f3a9c0e7b1d48268fae93c0d1b7e42",
-        ] {
-            assert_eq!(
-                Hs256Secret::parse(text).err(),
-                Some(Hs256Refused::TooShort),
-                "{text}"
-            );
+        for text in ["", "secret", &"x7".repeat(15), "5f3a9c0e7b1d48268fae93c0d1b7e42"] {
+            assert_eq!(Hs256Secret::parse(text).err(), Some(Hs256Refused::TooShort), "{text}");
         }
         for text in [
             "a-string-secret-at-least-256-bits-long",
@@ -171,11 +153,7 @@ mod tests {
             "cloakroom-hs256-secret-cloakroom",
             "this-is-a-random-string-with-32-bytes",
         ] {
-            assert_eq!(
-                Hs256Secret::parse(text).err(),
-                Some(Hs256Refused::WellKnown),
-                "{text}"
-            );
+            assert_eq!(Hs256Secret::parse(text).err(), Some(Hs256Refused::WellKnown), "{text}");
         }
         for text in [
             "x".repeat(32),
@@ -186,11 +164,7 @@ mod tests {
             "ABCDEFGHIJKLMNOPQRSTUVWXYZ654321".into(),
             "0123456789abcdef0123456789abcdef".into(),
         ] {
-            assert_eq!(
-                Hs256Secret::parse(&text).err(),
-                Some(Hs256Refused::TooRegular),
-                "{text}"
-            );
+            assert_eq!(Hs256Secret::parse(&text).err(), Some(Hs256Refused::TooRegular), "{text}");
         }
     }
 

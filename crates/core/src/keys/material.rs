@@ -77,9 +77,9 @@ impl SigningKey {
         let bytes = match &self.signer {
             Signer::Ed25519(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
             Signer::P256(pair) => pair.to_pkcs8v1().map(|der| der.as_ref().to_vec()),
-            Signer::Rsa(pair) => pair
-                .as_der()
-                .map(|der: Pkcs8V1Der<'static>| der.as_ref().to_vec()),
+            Signer::Rsa(pair) => {
+                pair.as_der().map(|der: Pkcs8V1Der<'static>| der.as_ref().to_vec())
+            }
             Signer::Hmac(_) => return Err(KeyFault::SharedSecret),
         };
         Ok(Secret::new(bytes.map_err(|_| CryptoFault)?))
@@ -108,21 +108,16 @@ impl SigningKey {
     /// Signs `message`; the form is that of JWS (RFC 7518 section 3.4: `r ‖ s` for ECDSA).
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoFault> {
         match &self.signer {
-            Signer::Ed25519(pair) => pair
-                .try_sign(message)
-                .map(|signature| signature.as_ref().to_vec()),
+            Signer::Ed25519(pair) => {
+                pair.try_sign(message).map(|signature| signature.as_ref().to_vec())
+            }
             Signer::P256(pair) => pair
                 .sign(&SystemRandom::new(), message)
                 .map(|signature| signature.as_ref().to_vec()),
             Signer::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(
-                    &RSA_PKCS1_SHA256,
-                    &SystemRandom::new(),
-                    message,
-                    &mut signature,
-                )
-                .map(|()| signature)
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .map(|()| signature)
             }
             Signer::Hmac(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
         }
@@ -142,13 +137,7 @@ impl SigningKey {
         };
         let header = json!({"alg": algorithm.name(), "kid": kid.as_str(), "typ": "at+jwt"});
         let header = URL_SAFE_NO_PAD.encode(header.to_string());
-        Self {
-            kid,
-            algorithm,
-            public,
-            header,
-            signer,
-        }
+        Self { kid, algorithm, public, header, signer }
     }
 }
 
@@ -190,22 +179,14 @@ impl VerifyingKey {
             Algorithm::Hs256 => return Err(KeyFault::SharedSecret),
         };
         let verifier = Verifier::Public(parsed.map_err(|_| KeyFault::Malformed)?);
-        Ok(Self {
-            kid: kid_of_public(public),
-            algorithm,
-            verifier,
-        })
+        Ok(Self { kid: kid_of_public(public), algorithm, verifier })
     }
 
     /// The key of a secret that is shared with a backend.
     pub fn shared(secret: &Hs256Secret) -> Self {
         let key = secret.hmac_key();
         let kid = kid_of_shared(&key);
-        Self {
-            kid,
-            algorithm: Algorithm::Hs256,
-            verifier: Verifier::Hmac(Box::new(key)),
-        }
+        Self { kid, algorithm: Algorithm::Hs256, verifier: Verifier::Hmac(Box::new(key)) }
     }
 
     /// Its id.
@@ -259,10 +240,8 @@ fn p256_from_seed(seed: &Secret<[u8; 32]>) -> Result<EcdsaKeyPair, KeyFault> {
     let expander = hmac::Key::new(hmac::HMAC_SHA256, seed.expose());
     // One candidate in 2^32 is out of range, so a second one is never seen.
     for counter in 0..=u8::MAX {
-        let candidate = hmac::sign(
-            &expander,
-            &[b"cloakroom P-256 ".as_slice(), &[counter]].concat(),
-        );
+        let candidate =
+            hmac::sign(&expander, &[b"cloakroom P-256 ".as_slice(), &[counter]].concat());
         let scalar = candidate.as_ref();
         let public = agreement::PrivateKey::from_private_key(&agreement::ECDH_P256, scalar)
             .ok()

@@ -111,15 +111,8 @@ impl KeyRing {
             let verifying = record.verifying_key()?;
             Ok((record.kid.clone(), Entry { record, verifying }))
         };
-        let entries = records
-            .into_iter()
-            .map(entry)
-            .collect::<Result<_, KeyFault>>()?;
-        Ok(Self {
-            entries,
-            shared: shared.map(VerifyingKey::shared),
-            signer,
-        })
+        let entries = records.into_iter().map(entry).collect::<Result<_, KeyFault>>()?;
+        Ok(Self { entries, shared: shared.map(VerifyingKey::shared), signer })
     }
 
     /// The key that signs, unless none has been made yet.
@@ -182,9 +175,7 @@ impl KeyRing {
                 Ok(succeed(active, next, now, rules).into())
             }
             (Some(_), Some(next)) => Err(RotateRefused::NotYet { at: ready_at(next) }),
-            (Some(_), None) => Err(RotateRefused::NotYet {
-                at: now.plus(JWKS_CACHE),
-            }),
+            (Some(_), None) => Err(RotateRefused::NotYet { at: now.plus(JWKS_CACHE) }),
             (None, _) => Ok(self.plan(now, rules)),
         }
     }
@@ -199,11 +190,7 @@ impl KeyRing {
         now: Timestamp,
         rules: &KeyRules,
     ) -> Result<Vec<KeyChange>, RevokeRefused> {
-        if self
-            .shared
-            .as_ref()
-            .is_some_and(|key| key.kid().as_str() == kid)
-        {
+        if self.shared.as_ref().is_some_and(|key| key.kid().as_str() == kid) {
             return Err(RevokeRefused::SharedSecret);
         }
         let record = &self.entries.get(kid).ok_or(RevokeRefused::Unknown)?.record;
@@ -246,10 +233,7 @@ impl KeyRing {
             .filter(|record| record.state == KeyState::Next)
             .filter(|record| record.algorithm == rules.algorithm)
             .min_by_key(|record| (record.created_at, &record.kid));
-        Roles {
-            active: latest_active(self.records()),
-            next,
-        }
+        Roles { active: latest_active(self.records()), next }
     }
 
     /// Removes what is over and puts away what is surplus.
@@ -309,18 +293,11 @@ fn replace_active(next: Option<&KeyRecord>, now: Timestamp, rules: &KeyRules) ->
         Some(next) => KeyChange::Put(activated(next, now)),
         None => KeyChange::Generate(rules.algorithm, FreshKey::Active),
     };
-    [
-        successor,
-        KeyChange::Generate(rules.algorithm, FreshKey::Next),
-    ]
+    [successor, KeyChange::Generate(rules.algorithm, FreshKey::Next)]
 }
 
 fn activated(record: &KeyRecord, now: Timestamp) -> KeyRecord {
-    KeyRecord {
-        state: KeyState::Active,
-        activates_at: now,
-        ..record.clone()
-    }
+    KeyRecord { state: KeyState::Active, activates_at: now, ..record.clone() }
 }
 
 fn retired(record: &KeyRecord, now: Timestamp, rules: &KeyRules) -> KeyRecord {
@@ -345,10 +322,7 @@ fn revoked(record: &KeyRecord, now: Timestamp, rules: &KeyRules) -> KeyRecord {
 /// When nothing that a key signed until `stopped_at` can be accepted any more. A node that has not
 /// heard yet may sign a little longer.
 fn last_token_over(stopped_at: Timestamp, rules: &KeyRules) -> Timestamp {
-    stopped_at
-        .plus(KEY_SIGNING_LAG)
-        .plus(rules.access_ttl)
-        .plus(TOKEN_LEEWAY)
+    stopped_at.plus(KEY_SIGNING_LAG).plus(rules.access_ttl).plus(TOKEN_LEEWAY)
 }
 
 #[cfg(test)]

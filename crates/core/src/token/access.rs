@@ -72,11 +72,7 @@ pub fn issue(
 ) -> Result<String, IssueFault> {
     let payload = Value::Object(to_members(claims, extra)).to_string();
     let text = jws::sign(key, payload.as_bytes())?;
-    if text.len() > JWT_BYTES_MAX {
-        Err(IssueFault::TooLarge)
-    } else {
-        Ok(text)
-    }
+    if text.len() > JWT_BYTES_MAX { Err(IssueFault::TooLarge) } else { Ok(text) }
 }
 
 /// Why no token was issued.
@@ -178,12 +174,7 @@ pub fn check_claims(claims: &Map) -> Result<(), ClaimRefused> {
 }
 
 fn check_name(name: &str) -> Result<(), ClaimRefused> {
-    let refused = |why| {
-        Err(ClaimRefused {
-            member: name.chars().take(64).collect(),
-            why,
-        })
-    };
+    let refused = |why| Err(ClaimRefused { member: name.chars().take(64).collect(), why });
     if REGISTERED.contains(&name) {
         refused("is a registered name")
     } else if name.is_empty() {
@@ -257,9 +248,7 @@ fn source_of_text(text: &str) -> Option<ClaimSource> {
         "epoch" => Some(ClaimSource::Epoch),
         other if other.starts_with('$') => Some(ClaimSource::Constant(other.into())),
         other => {
-            let own = other
-                .strip_prefix("claims.")
-                .filter(|own| check_name(own).is_ok())?;
+            let own = other.strip_prefix("claims.").filter(|own| check_name(own).is_ok())?;
             Some(ClaimSource::Claim(own.to_owned()))
         }
     }
@@ -310,9 +299,7 @@ fn from_members(mut members: Map) -> Option<AccessClaims> {
         amr: texts(members.remove("amr")?)?,
         acr: text(members.remove("acr")?)?,
         epoch: members.remove("epoch")?.as_u64()?,
-        actor: members
-            .remove("act")
-            .map_or(Some(None), |act| actor(act).map(Some))?,
+        actor: members.remove("act").map_or(Some(None), |act| actor(act).map(Some))?,
         claims: Map::new(),
     };
     check_claims(&members).ok()?;

@@ -53,11 +53,7 @@ pub(super) fn open(text: &str, ring: &KeyRing, now: Timestamp) -> Result<Vec<u8>
     if revoked {
         return Err(TokenRefusal::KeyRevoked);
     }
-    if is_access_token_type(&header.typ) {
-        Ok(payload)
-    } else {
-        Err(TokenRefusal::WrongType)
-    }
+    if is_access_token_type(&header.typ) { Ok(payload) } else { Err(TokenRefusal::WrongType) }
 }
 
 struct Header {
@@ -73,17 +69,9 @@ impl Header {
             Some(Value::String(text)) => Ok(text),
             Some(_) | None => Err(TokenRefusal::Invalid),
         };
-        let header = Self {
-            alg: text("alg")?,
-            kid: text("kid")?,
-            typ: text("typ")?,
-        };
+        let header = Self { alg: text("alg")?, kid: text("kid")?, typ: text("typ")? };
         // crit, jwk, jku, x5c, b64, zip, cty …: nothing of it is ours (RFC 8725 section 3.10).
-        if members.is_empty() {
-            Ok(header)
-        } else {
-            Err(TokenRefusal::Invalid)
-        }
+        if members.is_empty() { Ok(header) } else { Err(TokenRefusal::Invalid) }
     }
 }
 

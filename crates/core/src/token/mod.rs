@@ -42,9 +42,8 @@ pub enum Looks {
 impl Looks {
     /// Tells what `text` looks like.
     pub fn of(text: &str) -> Self {
-        let prefixed = opaque::OpaqueKind::ALL
-            .into_iter()
-            .find(|kind| text.starts_with(kind.prefix()));
+        let prefixed =
+            opaque::OpaqueKind::ALL.into_iter().find(|kind| text.starts_with(kind.prefix()));
         if let Some(kind) = prefixed {
             Self::Opaque(kind)
         } else if text.starts_with("ey") && text.bytes().filter(|&byte| byte == b'.').count() == 2 {
@@ -77,14 +76,7 @@ mod tests {
         assert_eq!(Looks::of("cka_x"), Looks::Opaque(OpaqueKind::ApiKey));
         assert_eq!(Looks::of("eyJ.eyJ.x"), Looks::Jwt);
         assert_eq!(Looks::of(&"A".repeat(64)), Looks::Csrf);
-        for text in [
-            "",
-            "CKS_x",
-            "a.b.c",
-            "eyJ.eyJ",
-            "eyJ.a.b.c.d",
-            &"=".repeat(64),
-        ] {
+        for text in ["", "CKS_x", "a.b.c", "eyJ.eyJ", "eyJ.a.b.c.d", &"=".repeat(64)] {
             assert_eq!(Looks::of(text), Looks::Unknown, "{text:?}");
         }
     }

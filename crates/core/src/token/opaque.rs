@@ -94,9 +94,7 @@ impl OpaqueToken {
         }
         let mut bytes = Zeroizing::new([0; TOTAL_BYTES]);
         bytes[..PREFIX_BYTES].copy_from_slice(kind.prefix().as_bytes());
-        let decoded = URL_SAFE_NO_PAD
-            .decode_slice(body, &mut bytes[FORMAT_AT..])
-            .ok()?;
+        let decoded = URL_SAFE_NO_PAD.decode_slice(body, &mut bytes[FORMAT_AT..]).ok()?;
         let genuine = decoded == TOTAL_BYTES - FORMAT_AT
             && keys.verify_tag(&bytes[..TAG_AT], &bytes[TAG_AT..])
             && bytes[FORMAT_AT] == FORMAT;
@@ -184,12 +182,7 @@ mod tests {
     #[test]
     fn a12_an_id_is_no_credential() {
         let sid = Sid::from_bytes([1; 16]).to_string();
-        for text in [
-            sid.clone(),
-            format!("cks_{sid}"),
-            "cks_".into(),
-            String::new(),
-        ] {
+        for text in [sid.clone(), format!("cks_{sid}"), "cks_".into(), String::new()] {
             let verdict = OpaqueToken::parse(OpaqueKind::Session, &text, &keys());
             assert_eq!(verdict.err(), Some(TokenRefusal::Invalid));
         }
@@ -225,9 +218,7 @@ mod tests {
     #[test]
     fn f9_a_flipped_bit_or_another_deployment_is_invalid() {
         let text = token(OpaqueKind::Refresh).encode(&keys());
-        let bytes = URL_SAFE_NO_PAD
-            .decode(&text.expose()[4..])
-            .expect("base64url");
+        let bytes = URL_SAFE_NO_PAD.decode(&text.expose()[4..]).expect("base64url");
         for bit in 0..bytes.len() * 8 {
             let mut bent = bytes.clone();
             bent[bit / 8] ^= 1 << (bit % 8);
@@ -243,10 +234,7 @@ mod tests {
     #[test]
     fn a_token_prints_no_secret() {
         let shown = format!("{:?}", token(OpaqueKind::Session));
-        assert!(
-            shown.contains("Secret(..)") && !shown.contains("3, 3"),
-            "{shown}"
-        );
+        assert!(shown.contains("Secret(..)") && !shown.contains("3, 3"), "{shown}");
     }
 
     proptest! {

@@ -52,16 +52,10 @@ impl Forge {
         if algorithm == Algorithm::Hs256 {
             return Self::hs256(keys);
         }
-        let entropy = KeyEntropy {
-            seed: Secret::new([1; 32]),
-            nonce: [1; 12],
-        };
+        let entropy = KeyEntropy { seed: Secret::new([1; 32]), nonce: [1; 12] };
         let record =
             KeyRecord::generate(algorithm, FreshKey::Active, &entropy, &keys, NOW).expect("makes");
-        let pkcs8 = record
-            .signing_key(&keys)
-            .and_then(|key| key.to_pkcs8())
-            .expect("unseals");
+        let pkcs8 = record.signing_key(&keys).and_then(|key| key.to_pkcs8()).expect("unseals");
         let pkcs8 = pkcs8.expose();
         let signer = match algorithm {
             Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8(pkcs8).map(Signer::Ed25519),
@@ -93,10 +87,7 @@ impl Forge {
             keys,
             records: Vec::new(),
             ring,
-            signer: Signer::Hmac(Box::new(hmac::Key::new(
-                hmac::HMAC_SHA256,
-                SECRET.as_bytes(),
-            ))),
+            signer: Signer::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()))),
         }
     }
 
@@ -111,11 +102,7 @@ impl Forge {
             rotation: Duration::from_secs(86_400),
             access_ttl: Duration::from_secs(900),
         };
-        for change in self
-            .ring
-            .revoke(self.kid.as_str(), NOW, &rules)
-            .expect("is there")
-        {
+        for change in self.ring.revoke(self.kid.as_str(), NOW, &rules).expect("is there") {
             match change {
                 KeyChange::Put(record) => self.records = vec![record],
                 KeyChange::Generate(..) | KeyChange::Remove(_) => {}
@@ -137,11 +124,9 @@ impl Forge {
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &self.signer {
             Signer::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
-            Signer::P256(pair) => pair
-                .sign(&SystemRandom::new(), message)
-                .expect("signs")
-                .as_ref()
-                .to_vec(),
+            Signer::P256(pair) => {
+                pair.sign(&SystemRandom::new(), message).expect("signs").as_ref().to_vec()
+            }
             Signer::Rsa(pair) => {
                 let mut out = vec![0; pair.public_modulus_len()];
                 assert_eq!(pair.public_key().as_ref(), self.public);
@@ -179,12 +164,8 @@ impl Forge {
         now: Timestamp,
     ) -> Result<AccessClaims, TokenRefusal> {
         let (audiences, foreign) = (["cloakroom".to_owned()], ["upstream".to_owned()]);
-        let expected = Expectation {
-            issuer: ISSUER,
-            audiences: &audiences,
-            foreign_audiences: &foreign,
-            now,
-        };
+        let expected =
+            Expectation { issuer: ISSUER, audiences: &audiences, foreign_audiences: &foreign, now };
         verify(token, &self.ring, &expected)
     }
 
@@ -196,15 +177,8 @@ impl Forge {
     /// That the token is refused as invalid, and a good one is still taken.
     pub(crate) fn assert_invalid(&self, token: &str, what: &str) {
         let algorithm = self.algorithm;
-        assert_eq!(
-            self.verdict(token),
-            Err(TokenRefusal::Invalid),
-            "{algorithm}: {what}"
-        );
-        assert!(
-            self.verdict(&self.good()).is_ok(),
-            "{algorithm}: control of {what}"
-        );
+        assert_eq!(self.verdict(token), Err(TokenRefusal::Invalid), "{algorithm}: {what}");
+        assert!(self.verdict(&self.good()).is_ok(), "{algorithm}: control of {what}");
     }
 }
 
@@ -253,11 +227,8 @@ impl Payload {
     }
 
     pub(crate) fn text(&self) -> String {
-        let members: Vec<_> = self
-            .0
-            .iter()
-            .map(|(name, raw)| format!("\"{name}\":{raw}"))
-            .collect();
+        let members: Vec<_> =
+            self.0.iter().map(|(name, raw)| format!("\"{name}\":{raw}")).collect();
         format!("{{{}}}", members.join(","))
     }
 }

@@ -133,17 +133,8 @@ fn e4_the_issuer_is_exact() {
 #[test]
 fn e4_e12_the_audience_is_ours_and_nobody_elses_gateway() {
     let forge = hs256();
-    for raw in [
-        r#""cloakroom""#,
-        r#"["cloakroom"]"#,
-        r#"["shop","cloakroom"]"#,
-    ] {
-        assert!(
-            forge
-                .verdict(&signed(&forge, &Payload::good().with("aud", raw)))
-                .is_ok(),
-            "{raw}"
-        );
+    for raw in [r#""cloakroom""#, r#"["cloakroom"]"#, r#"["shop","cloakroom"]"#] {
+        assert!(forge.verdict(&signed(&forge, &Payload::good().with("aud", raw))).is_ok(), "{raw}");
     }
     for raw in [
         "null",
@@ -161,11 +152,7 @@ fn e4_e12_the_audience_is_ours_and_nobody_elses_gateway() {
     ] {
         forge.assert_invalid(&signed(&forge, &Payload::good().with("aud", raw)), raw);
     }
-    for raw in [
-        r#""upstream""#,
-        r#"["upstream"]"#,
-        r#"["cloakroom","upstream"]"#,
-    ] {
+    for raw in [r#""upstream""#, r#"["upstream"]"#, r#"["cloakroom","upstream"]"#] {
         let verdict = forge.verdict(&signed(&forge, &Payload::good().with("aud", raw)));
         assert_eq!(verdict, Err(TokenRefusal::WrongType), "{raw}");
     }
@@ -176,17 +163,10 @@ fn e13_two_authorities_with_one_secret_refuse_each_other() {
     let forge = hs256();
     let token = forge.good();
     let (here, there) = (["cloakroom".to_owned()], ["shop".to_owned()]);
-    for (issuer, audiences, taken) in [
-        (ISSUER, &here, true),
-        ("https://other.example", &here, false),
-        (ISSUER, &there, false),
-    ] {
-        let expected = Expectation {
-            issuer,
-            audiences,
-            foreign_audiences: &[],
-            now: NOW,
-        };
+    for (issuer, audiences, taken) in
+        [(ISSUER, &here, true), ("https://other.example", &here, false), (ISSUER, &there, false)]
+    {
+        let expected = Expectation { issuer, audiences, foreign_audiences: &[], now: NOW };
         assert_eq!(verify(&token, &forge.ring, &expected).is_ok(), taken);
     }
 }
@@ -206,10 +186,7 @@ fn instants_have_a_leeway_of_five_seconds() {
     assert!(at("exp", 1).is_ok());
     assert!(at("exp", -4).is_ok());
     assert!(matches!(at("exp", -5), Err(TokenRefusal::Expired(_))));
-    assert!(matches!(
-        at("exp", -NOW.as_secs()),
-        Err(TokenRefusal::Expired(_))
-    ));
+    assert!(matches!(at("exp", -NOW.as_secs()), Err(TokenRefusal::Expired(_))));
 }
 
 #[test]
@@ -218,28 +195,14 @@ fn an_expired_token_comes_back_with_its_claims_if_all_else_is_right() {
     let good = good_claims();
     let token = forge.issue(&good, &ExtraClaims::default());
     let end = good.expires_at.plus(TOKEN_LEEWAY);
-    assert!(
-        forge
-            .verdict_at(&token, end.minus(Duration::from_millis(1)))
-            .is_ok()
-    );
-    assert_eq!(
-        forge.verdict_at(&token, end),
-        Err(TokenRefusal::Expired(Box::new(good)))
-    );
+    assert!(forge.verdict_at(&token, end.minus(Duration::from_millis(1))).is_ok());
+    assert_eq!(forge.verdict_at(&token, end), Err(TokenRefusal::Expired(Box::new(good))));
     for (name, raw) in [("iss", r#""https://other.example""#), ("aud", r#""other""#)] {
         let token = signed(&forge, &Payload::good().with(name, raw));
-        assert_eq!(
-            forge.verdict_at(&token, end),
-            Err(TokenRefusal::Invalid),
-            "{name}"
-        );
+        assert_eq!(forge.verdict_at(&token, end), Err(TokenRefusal::Invalid), "{name}");
     }
     let gateways = signed(&forge, &Payload::good().with("aud", r#""upstream""#));
-    assert_eq!(
-        forge.verdict_at(&gateways, end),
-        Err(TokenRefusal::WrongType)
-    );
+    assert_eq!(forge.verdict_at(&gateways, end), Err(TokenRefusal::WrongType));
     let (unsigned, _) = token.rsplit_once('.').expect("three parts");
     let forged = format!("{unsigned}.{}", "A".repeat(43));
     assert_eq!(forge.verdict_at(&forged, end), Err(TokenRefusal::Invalid));
@@ -276,24 +239,12 @@ fn e8_session_claims_can_not_override_registered_ones() {
         assert_eq!(check_claims(&evil).expect_err(name).member, name);
         assert_eq!(ExtraClaims::parse(&evil).expect_err(name).member, name);
         // Even if it got past every entry.
-        let claims = AccessClaims {
-            claims: evil,
-            ..good_claims()
-        };
+        let claims = AccessClaims { claims: evil, ..good_claims() };
         let token = forge.issue(&claims, &ExtraClaims::default());
         assert_eq!(payload_of(&token), plain, "{name}");
         assert_eq!(forge.verdict(&token), Ok(good_claims()), "{name}");
     }
-    for fine in [
-        "email",
-        "role",
-        "name",
-        "Sub",
-        "groups",
-        "user_id",
-        "type",
-        "https://a.b/c",
-    ] {
+    for fine in ["email", "role", "name", "Sub", "groups", "user_id", "type", "https://a.b/c"] {
         assert_eq!(check_claims(&object(json!({fine: 1}))), Ok(()), "{fine}");
     }
     assert!(check_claims(&object(json!({"": 1}))).is_err());
@@ -327,14 +278,7 @@ fn extra_claims_are_constants_and_renamings() {
         assert_eq!(payload.get(name), Some(&value), "{name}");
     }
     assert!(!payload.contains_key("none"));
-    for bad in [
-        "$",
-        "$subjects",
-        "$claims",
-        "$claims.",
-        "$claims.sub",
-        "$Subject",
-    ] {
+    for bad in ["$", "$subjects", "$claims", "$claims.", "$claims.sub", "$Subject"] {
         let refused = ExtraClaims::parse(&object(json!({"x": bad}))).expect_err(bad);
         assert_eq!(refused.member, "x");
     }
@@ -344,22 +288,12 @@ fn extra_claims_are_constants_and_renamings() {
 fn a_token_that_nobody_would_read_is_not_issued() {
     let forge = hs256();
     let large = object(json!({"note": "x".repeat(8 * 1024)}));
-    let claims = AccessClaims {
-        claims: large,
-        ..good_claims()
-    };
-    let issued = issue(
-        forge.ring.signer().expect("signs"),
-        &claims,
-        &ExtraClaims::default(),
-    );
+    let claims = AccessClaims { claims: large, ..good_claims() };
+    let issued = issue(forge.ring.signer().expect("signs"), &claims, &ExtraClaims::default());
     assert_eq!(issued, Err(IssueFault::TooLarge));
     // The largest claims that a session may have do fit, under the longest signature.
     let largest = object(json!({"note": "x".repeat(4 * 1024)}));
-    let claims = AccessClaims {
-        claims: largest,
-        ..good_claims()
-    };
+    let claims = AccessClaims { claims: largest, ..good_claims() };
     let forge = Forge::new(Algorithm::Rs256);
     let token = forge.issue(&claims, &ExtraClaims::default());
     assert_eq!(forge.verdict(&token), Ok(claims));
@@ -370,14 +304,7 @@ fn a_token_id_names_its_partition() {
     let jti = new_jti(Partition(0xABCD), [1; 16]);
     assert_eq!(jti.len(), 24);
     assert_eq!(jti_partition(&jti), Some(Partition(0xABCD)));
-    for other in [
-        "",
-        "AAAA",
-        &jti[1..],
-        &format!("{jti}="),
-        &format!("{jti}A"),
-        &"*".repeat(24),
-    ] {
+    for other in ["", "AAAA", &jti[1..], &format!("{jti}="), &format!("{jti}A"), &"*".repeat(24)] {
         assert_eq!(jti_partition(other), None, "{other}");
     }
 }

@@ -54,14 +54,7 @@ fn e1_q2_an_empty_or_null_signature_is_refused() {
         let good = forge.good();
         let (unsigned, signature) = good.rsplit_once('.').expect("three parts");
         let length = URL_SAFE_NO_PAD.decode(signature).expect("base64url").len();
-        for bytes in [
-            vec![],
-            vec![0],
-            vec![0; 32],
-            vec![0; 64],
-            vec![0; length],
-            vec![1; length],
-        ] {
+        for bytes in [vec![], vec![0], vec![0; 32], vec![0; 64], vec![0; length], vec![1; length]] {
             let token = format!("{unsigned}.{}", encode(&bytes));
             forge.assert_invalid(&token, &format!("{} bytes", bytes.len()));
         }
@@ -110,19 +103,15 @@ fn public_forms(forge: &Forge) -> Vec<Vec<u8>> {
 
 #[test]
 fn e1_q3_a_public_key_is_no_hmac_secret() {
-    let macs = [
-        ("HS256", hmac::HMAC_SHA256),
-        ("HS384", hmac::HMAC_SHA384),
-        ("HS512", hmac::HMAC_SHA512),
-    ];
+    let macs =
+        [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)];
     for algorithm in [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256] {
         let forge = Forge::new(algorithm);
         for (i, form) in public_forms(&forge).iter().enumerate() {
             for (alg, mac) in macs {
                 for claimed in [alg, algorithm.name()] {
-                    let header = forge.header(&format!(
-                        r#""alg":"{claimed}","kid":"{{kid}}","typ":"at+jwt""#
-                    ));
+                    let header = forge
+                        .header(&format!(r#""alg":"{claimed}","kid":"{{kid}}","typ":"at+jwt""#));
                     let message = format!("{}.{}", encode(header), encode(Payload::good().text()));
                     let tag = hmac::sign(&hmac::Key::new(mac, form), message.as_bytes());
                     let token = format!("{message}.{}", encode(tag));
@@ -230,16 +219,8 @@ fn e3_only_an_access_token_is_an_access_token() {
             let header = forge.header(&format!(r#""alg":"{alg}","kid":"{{kid}}"{typ}"#));
             forge.token(header, Payload::good().text())
         };
-        for typ in [
-            "at+jwt",
-            "AT+JWT",
-            "application/at+jwt",
-            "Application/At+Jwt",
-        ] {
-            assert!(
-                forge.verdict(&with(&format!(r#","typ":"{typ}""#))).is_ok(),
-                "{typ}"
-            );
+        for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
+            assert!(forge.verdict(&with(&format!(r#","typ":"{typ}""#))).is_ok(), "{typ}");
         }
         for typ in [
             "JWT",
@@ -269,9 +250,7 @@ fn e5_q5_a_token_has_one_spelling() {
     for forge in Forge::all() {
         let good = forge.good();
         let parts: Vec<&str> = good.split('.').collect();
-        let [header, payload, signature] = parts[..] else {
-            panic!("three parts")
-        };
+        let [header, payload, signature] = parts[..] else { panic!("three parts") };
         let standard =
             |part: &str| STANDARD.encode(URL_SAFE_NO_PAD.decode(part).expect("base64url"));
         let cases = [
@@ -332,19 +311,12 @@ fn e5_q5_encodings_are_canonical_even_when_validly_signed() {
         let (header, payload) = (forge.good_header(), Payload::good().text());
         let padded = |part: &str| URL_SAFE.encode(format!("{part} "));
         if padded(&header).contains('=') {
-            forge.assert_invalid(
-                &forge.signed(&padded(&header), &encode(&payload)),
-                "padding",
-            );
+            forge.assert_invalid(&forge.signed(&padded(&header), &encode(&payload)), "padding");
         }
         for spaces in 0..3 {
             let payload = format!("{payload}{}", " ".repeat(spaces));
             let text = encode(&payload);
-            assert!(
-                forge
-                    .verdict(&forge.signed(&encode(&header), &text))
-                    .is_ok()
-            );
+            assert!(forge.verdict(&forge.signed(&encode(&header), &text)).is_ok());
             let (body, last) = text.split_at(text.len() - 1);
             let mut others = 0;
             for sibling in alphabet.chars().filter(|c| !last.starts_with(*c)) {
@@ -359,10 +331,7 @@ fn e5_q5_encodings_are_canonical_even_when_validly_signed() {
         let good = forge.good();
         let (body, last) = good.split_at(good.len() - 1);
         for sibling in alphabet.chars().filter(|c| !last.starts_with(*c)) {
-            assert_eq!(
-                forge.verdict(&format!("{body}{sibling}")),
-                Err(TokenRefusal::Invalid)
-            );
+            assert_eq!(forge.verdict(&format!("{body}{sibling}")), Err(TokenRefusal::Invalid));
         }
     }
 }
@@ -390,9 +359,7 @@ fn e5_q5_doubled_members_are_refused() {
             let payload = Payload::good().and(name, raw).text();
             forge.assert_invalid(&forge.token(forge.good_header(), payload), name);
         }
-        let nested = Payload::good()
-            .with("role", r#"{"a":1,"b":[{"c":1,"c":1}]}"#)
-            .text();
+        let nested = Payload::good().with("role", r#"{"a":1,"b":[{"c":1,"c":1}]}"#).text();
         forge.assert_invalid(&forge.token(forge.good_header(), nested), "nested");
     }
 }
@@ -410,13 +377,8 @@ fn e5_q5_a_payload_is_one_json_object_in_utf8() {
             format!("{good}{good}").into_bytes(),
             format!("{good}x").into_bytes(),
             format!("[{good}]").into_bytes(),
-            Payload::good()
-                .with("role", "\"\u{1}\"")
-                .text()
-                .into_bytes(),
-            good.replace("usr_1", "usr_\u{fffd}")
-                .replace('\u{fffd}', "\\ud800")
-                .into_bytes(),
+            Payload::good().with("role", "\"\u{1}\"").text().into_bytes(),
+            good.replace("usr_1", "usr_\u{fffd}").replace('\u{fffd}', "\\ud800").into_bytes(),
             [good.replace('}', "").as_bytes(), b",\"x\":\"\xFF\"}"].concat(),
             b"null".to_vec(),
             b"{}".to_vec(),
@@ -512,12 +474,7 @@ fn e5_q5_an_eddsa_signature_is_reduced_and_of_no_small_order() {
             forge.assert_invalid(&with(&[&small, s].concat()), "small-order R");
         }
     }
-    for bytes in [
-        &signature[..63],
-        &[&signature[..], &[0]].concat(),
-        &[0; 64],
-        &[0; 114],
-    ] {
+    for bytes in [&signature[..63], &[&signature[..], &[0]].concat(), &[0; 64], &[0; 114]] {
         forge.assert_invalid(&with(bytes), &format!("{} bytes", bytes.len()));
     }
 }
@@ -542,10 +499,7 @@ fn a10_another_kind_of_credential_is_no_access_token() {
         ("cka_".to_owned(), TokenRefusal::WrongType),
         ("A".repeat(64), TokenRefusal::WrongType),
         ("A".repeat(63), TokenRefusal::Invalid),
-        (
-            "01JABCDEFGHJKMNPQRSTVWXYZ0".to_owned(),
-            TokenRefusal::Invalid,
-        ),
+        ("01JABCDEFGHJKMNPQRSTVWXYZ0".to_owned(), TokenRefusal::Invalid),
     ] {
         assert_eq!(forge.verdict(&text), Err(refusal), "{text}");
     }

@@ -3,6 +3,6 @@
 mod forge;
 mod jwt_claims;
 mod jwt_corpus;
-mod vectors;
 mod refresh;
 mod session;
+mod vectors;

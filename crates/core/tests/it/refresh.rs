@@ -8,10 +8,8 @@ use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Timestamp, TokenHash};
 use proptest::prelude::*;
 
-const RULES: RefreshRules = RefreshRules {
-    grace: Duration::from_secs(30),
-    retry_window: Duration::from_secs(24 * 3600),
-};
+const RULES: RefreshRules =
+    RefreshRules { grace: Duration::from_secs(30), retry_window: Duration::from_secs(24 * 3600) };
 const IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 

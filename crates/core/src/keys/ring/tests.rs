@@ -25,11 +25,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let keys = DerivedKeys::derive(&StoreKey::from_bytes([7; 32]));
-        Self {
-            keys,
-            records: BTreeMap::new(),
-            drawn: 0,
-        }
+        Self { keys, records: BTreeMap::new(), drawn: 0 }
     }
 
     fn started() -> Self {
@@ -54,10 +50,8 @@ impl World {
             match change {
                 KeyChange::Generate(algorithm, fresh) => {
                     self.drawn += 1;
-                    let entropy = KeyEntropy {
-                        seed: Secret::new([self.drawn; 32]),
-                        nonce: [self.drawn; 12],
-                    };
+                    let entropy =
+                        KeyEntropy { seed: Secret::new([self.drawn; 32]), nonce: [self.drawn; 12] };
                     let record = KeyRecord::generate(algorithm, fresh, &entropy, &self.keys, now)
                         .expect("generates");
                     assert!(self.records.insert(record.kid.clone(), record).is_none());
@@ -73,12 +67,7 @@ impl World {
 
     /// What must hold after every commit.
     fn check(&self, now: Timestamp) {
-        let count = |state| {
-            self.records
-                .values()
-                .filter(|record| record.state == state)
-                .count()
-        };
+        let count = |state| self.records.values().filter(|record| record.state == state).count();
         assert!(count(KeyState::Active) <= 1 && count(KeyState::Next) <= 1);
         for record in self.records.values() {
             let stopped = matches!(record.state, KeyState::Retired | KeyState::Revoked);
@@ -90,19 +79,13 @@ impl World {
     }
 
     fn one(&self, state: KeyState) -> KeyRecord {
-        self.records
-            .values()
-            .find(|record| record.state == state)
-            .expect("there is one")
-            .clone()
+        self.records.values().find(|record| record.state == state).expect("there is one").clone()
     }
 
     fn published(&self, now: Timestamp) -> Vec<String> {
         let jwks = self.ring().jwks(now);
         let keys = jwks["keys"].as_array().expect("an array");
-        keys.iter()
-            .map(|jwk| jwk["kid"].as_str().expect("text").to_owned())
-            .collect()
+        keys.iter().map(|jwk| jwk["kid"].as_str().expect("text").to_owned()).collect()
     }
 }
 
@@ -130,10 +113,7 @@ fn the_first_start_makes_a_key_that_signs_and_publishes_the_next() {
     assert!(world.ring().signer().is_none());
     assert_eq!(world.turn(START, &RULES), 2);
     let active = world.one(KeyState::Active);
-    assert_eq!(
-        world.ring().signer().map(SigningKey::kid),
-        Some(&active.kid)
-    );
+    assert_eq!(world.ring().signer().map(SigningKey::kid), Some(&active.kid));
     assert_eq!(world.published(START).len(), 2);
     assert_eq!(world.turn(after(1), &RULES), 0, "nothing else is due");
 }
@@ -148,12 +128,7 @@ fn e9_a_key_turns_over_by_the_table() {
         (299, 0, Some(KeyState::Active), Some(KeyState::Next)),
         (86_399, 0, Some(KeyState::Active), Some(KeyState::Next)),
         (86_400, 3, Some(KeyState::Retired), Some(KeyState::Active)),
-        (
-            86_400 + 914,
-            0,
-            Some(KeyState::Retired),
-            Some(KeyState::Active),
-        ),
+        (86_400 + 914, 0, Some(KeyState::Retired), Some(KeyState::Active)),
         (86_400 + 915, 1, None, Some(KeyState::Active)),
         (2 * 86_400 - 1, 0, None, Some(KeyState::Active)),
         (2 * 86_400, 3, None, Some(KeyState::Retired)),
@@ -167,10 +142,7 @@ fn e9_a_key_turns_over_by_the_table() {
 
 #[test]
 fn e9_no_key_signs_before_it_was_published_for_the_cache_time() {
-    let hasty = KeyRules {
-        rotation: Duration::from_secs(1),
-        ..RULES
-    };
+    let hasty = KeyRules { rotation: Duration::from_secs(1), ..RULES };
     let mut world = World::started();
     let mut published_at = BTreeMap::new();
     let first = world.one(KeyState::Active).kid;
@@ -182,10 +154,7 @@ fn e9_no_key_signs_before_it_was_published_for_the_cache_time() {
         }
         let signer = world.ring().signer().expect("one signs").kid().clone();
         let since = published_at[signer.as_str()];
-        assert!(
-            signer == first || secs >= since + 300,
-            "{signer} at {secs}, published at {since}"
-        );
+        assert!(signer == first || secs >= since + 300, "{signer} at {secs}, published at {since}");
     }
     assert!(published_at.len() > 6, "keys did turn over");
 }
@@ -211,10 +180,7 @@ fn rotating_now_waits_for_the_cache_time() {
     let next = world.one(KeyState::Next);
     let refused = world.ring().rotate_now(after(299), &RULES);
     assert_eq!(refused, Err(RotateRefused::NotYet { at: after(300) }));
-    let changes = world
-        .ring()
-        .rotate_now(after(300), &RULES)
-        .expect("is ready");
+    let changes = world.ring().rotate_now(after(300), &RULES).expect("is ready");
     world.commit(changes, after(300));
     assert_eq!(world.one(KeyState::Active).kid, next.kid);
     assert_eq!(world.one(KeyState::Active).activates_at, after(300));
@@ -228,34 +194,19 @@ fn rotating_now_waits_for_the_cache_time() {
 fn e10_revoking_the_active_key_leaves_a_working_one() {
     let mut world = World::started();
     let (active, next) = (world.one(KeyState::Active), world.one(KeyState::Next));
-    let changes = world
-        .ring()
-        .revoke(active.kid.as_str(), after(10), &RULES)
-        .expect("is there");
+    let changes = world.ring().revoke(active.kid.as_str(), after(10), &RULES).expect("is there");
     world.commit(changes, after(10));
-    assert_eq!(
-        world.one(KeyState::Active).kid,
-        next.kid,
-        "at once, though young"
-    );
+    assert_eq!(world.one(KeyState::Active).kid, next.kid, "at once, though young");
     assert_ne!(world.one(KeyState::Next).kid, next.kid);
     let ring = world.ring();
-    assert!(matches!(
-        ring.known(active.kid.as_str(), after(10)),
-        Some(Known::Revoked(_))
-    ));
+    assert!(matches!(ring.known(active.kid.as_str(), after(10)), Some(Known::Revoked(_))));
     assert!(!world.published(after(10)).contains(&active.kid.to_string()));
     let again = ring.revoke(active.kid.as_str(), after(11), &RULES);
     assert_eq!(again, Ok(Vec::new()));
     // Its record goes when nothing it signed could be valid; it stays unknown from then on.
     assert_eq!(world.turn(after(10 + 914), &RULES), 0);
     assert_eq!(world.turn(after(10 + 915), &RULES), 1);
-    assert!(
-        world
-            .ring()
-            .known(active.kid.as_str(), after(10 + 915))
-            .is_none()
-    );
+    assert!(world.ring().known(active.kid.as_str(), after(10 + 915)).is_none());
 }
 
 #[test]
@@ -264,17 +215,11 @@ fn e10_revoking_the_last_key_makes_another() {
     let next = world.one(KeyState::Next).kid;
     world.records.remove(&next);
     let active = world.one(KeyState::Active).kid;
-    let changes = world
-        .ring()
-        .revoke(active.as_str(), after(10), &RULES)
-        .expect("is there");
+    let changes = world.ring().revoke(active.as_str(), after(10), &RULES).expect("is there");
     world.commit(changes, after(10));
     let successor = world.one(KeyState::Active);
     assert_ne!(successor.kid, active);
-    assert_eq!(
-        world.ring().signer().map(SigningKey::kid),
-        Some(&successor.kid)
-    );
+    assert_eq!(world.ring().signer().map(SigningKey::kid), Some(&successor.kid));
     assert_ne!(world.one(KeyState::Next).kid, next);
 }
 
@@ -285,10 +230,7 @@ fn e10_revoking_the_next_or_a_retired_key_leaves_the_active_one() {
     let active = world.one(KeyState::Active).kid;
     for state in [KeyState::Next, KeyState::Retired] {
         let kid = world.one(state).kid;
-        let changes = world
-            .ring()
-            .revoke(kid.as_str(), after(86_401), &RULES)
-            .expect("is there");
+        let changes = world.ring().revoke(kid.as_str(), after(86_401), &RULES).expect("is there");
         world.commit(changes, after(86_401));
         assert_eq!(world.records[&kid].state, KeyState::Revoked);
         assert_eq!(world.one(KeyState::Active).kid, active);
@@ -301,10 +243,7 @@ fn e10_revoking_the_next_or_a_retired_key_leaves_the_active_one() {
 #[test]
 fn another_algorithm_takes_over_as_a_next_key_does() {
     let mut world = World::started();
-    let es256 = KeyRules {
-        algorithm: Algorithm::Es256,
-        ..RULES
-    };
+    let es256 = KeyRules { algorithm: Algorithm::Es256, ..RULES };
     let old = world.one(KeyState::Active).kid;
     world.turn(after(10), &es256);
     assert_eq!(world.one(KeyState::Active).kid, old);
@@ -320,18 +259,11 @@ fn another_algorithm_takes_over_as_a_next_key_does() {
 #[test]
 fn a_shared_secret_signs_while_the_stored_keys_only_verify() {
     let mut world = World::started();
-    let hs256 = KeyRules {
-        algorithm: Algorithm::Hs256,
-        ..RULES
-    };
+    let hs256 = KeyRules { algorithm: Algorithm::Hs256, ..RULES };
     let old = world.one(KeyState::Active).kid;
     world.turn(after(10), &hs256);
     assert_eq!(world.turn(after(11), &hs256), 0);
-    assert_eq!(
-        world.records.len(),
-        1,
-        "the next key is gone, the active one retired"
-    );
+    assert_eq!(world.records.len(), 1, "the next key is gone, the active one retired");
     let secret = Hs256Secret::parse(SECRET).expect("sound");
     let records = world.records.values().cloned().collect();
     let ring = KeyRing::new(records, &world.keys, Some(&secret)).expect("prepares");
@@ -339,10 +271,7 @@ fn a_shared_secret_signs_while_the_stored_keys_only_verify() {
     assert_eq!(signer.algorithm(), Algorithm::Hs256);
     assert!(is_known(&ring, signer.kid(), after(10)) && is_known(&ring, &old, after(10)));
     assert_public_only(&ring.jwks(after(10)));
-    assert_eq!(
-        ring.rotate_now(after(10), &hs256),
-        Err(RotateRefused::SharedSecret)
-    );
+    assert_eq!(ring.rotate_now(after(10), &hs256), Err(RotateRefused::SharedSecret));
     let revoked = ring.revoke(signer.kid().as_str(), after(10), &hs256);
     assert_eq!(revoked, Err(RevokeRefused::SharedSecret));
     // Back to EdDSA: the retired key doesn't come back, a new one signs.
@@ -369,8 +298,5 @@ fn a_ring_that_can_not_be_unsealed_is_a_fault() {
     let world = World::started();
     let records = world.records.values().cloned().collect();
     let others = DerivedKeys::derive(&StoreKey::from_bytes([8; 32]));
-    assert_eq!(
-        KeyRing::new(records, &others, None).err(),
-        Some(KeyFault::Sealed)
-    );
+    assert_eq!(KeyRing::new(records, &others, None).err(), Some(KeyFault::Sealed));
 }
