@@ -1,4 +1,14 @@
 //! The server: HTTP, configuration and commands around the authority.
 
+pub mod admin;
+pub mod any_store;
 pub mod cli;
 pub mod config;
+mod forward;
+pub mod http;
+pub mod node_files;
+pub mod problem;
+pub mod public;
+pub mod serve;
+mod settings;
+pub mod site;

@@ -1,0 +1,114 @@
+//! The stores that this program can be run on: a closed list, chosen by `store.url`.
+
+use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_embedded::Embedded;
+use cloakroom_store::memory::MemoryStore;
+use cloakroom_store::{
+    Batch, Commit, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
+};
+
+/// One of the stores.
+pub enum AnyStore {
+    /// Gone with the process.
+    Memory(MemoryStore),
+    /// One directory, one process.
+    Embedded(Embedded),
+}
+
+impl AnyStore {
+    /// Whether other processes write to it too, so that this one must follow its log.
+    pub const fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory(_) | Self::Embedded(_) => false,
+        }
+    }
+
+    /// What an acknowledged commit survives here.
+    pub const fn promise(&self) -> Durability {
+        match self {
+            Self::Memory(_) => Durability::Local,
+            Self::Embedded(_) => Durability::Durable,
+        }
+    }
+}
+
+/// Calls the same method of whichever store it is.
+macro_rules! each {
+    ($any:expr, $store:ident => $call:expr) => {
+        match $any {
+            AnyStore::Memory($store) => $call,
+            AnyStore::Embedded($store) => $call,
+        }
+    };
+}
+
+impl Store for AnyStore {
+    fn partitions(&self) -> u16 {
+        each!(self, store => store.partitions())
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        each!(self, store => store.now().await)
+    }
+
+    async fn load(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        each!(self, store => store.load(partition, keys).await)
+    }
+
+    async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
+        each!(self, store => store.commit(partition, batch).await)
+    }
+
+    async fn page(
+        &self,
+        partition: Partition,
+        kind: Kind,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        each!(self, store => store.page(partition, kind, after, limit).await)
+    }
+
+    async fn due(
+        &self,
+        partition: Partition,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        each!(self, store => store.due(partition, before, limit).await)
+    }
+
+    async fn log(
+        &self,
+        partition: Partition,
+        log: Log,
+        from: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        each!(self, store => store.log(partition, log, from, limit).await)
+    }
+
+    async fn log_back(
+        &self,
+        partition: Partition,
+        log: Log,
+        before: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        each!(self, store => store.log_back(partition, log, before, limit).await)
+    }
+
+    async fn trim(
+        &self,
+        partition: Partition,
+        log: Log,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        each!(self, store => store.trim(partition, log, before, limit).await)
+    }
+}

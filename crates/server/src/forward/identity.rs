@@ -1,0 +1,112 @@
+//! What a gateway is told of a session, in headers: made once and kept while it is true.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom::Verified;
+use cloakroom_core::policy::{ClaimHeader, encode_claim_header};
+use cloakroom_core::session::{Object, Session};
+use cloakroom_core::subject::SubjectState;
+use cloakroom_core::types::{Secret, Sid};
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use moka::sync::Cache;
+use serde_json::Value;
+
+use crate::config::ForwardAuth;
+
+/// Sessions whose headers are kept.
+const IDENTITIES_MAX: u64 = 50_000;
+
+const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
+const X_AUTH_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
+const X_AUTH_CLAIMS: HeaderName = HeaderName::from_static("x-auth-claims");
+
+/// Makes and keeps the identity headers of sessions.
+pub(crate) struct IdentityHeaders {
+    claims: Vec<(ClaimHeader, HeaderName)>,
+    kept: Cache<Sid, Arc<Identity>>,
+}
+
+/// A session as an upstream sees it.
+pub(crate) struct Identity {
+    session: Arc<Session>,
+    subject: Option<Arc<SubjectState>>,
+    token: Arc<Secret<String>>,
+    claims: Object,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl IdentityHeaders {
+    /// For these claims.
+    pub(crate) fn new(settings: &ForwardAuth) -> Self {
+        let claims = settings.claim_headers.as_slice().iter().filter_map(|claim| {
+            let name = HeaderName::from_bytes(claim.header().as_bytes()).ok()?;
+            Some((claim.clone(), name))
+        });
+        Self { claims: claims.collect(), kept: Cache::new(IDENTITIES_MAX) }
+    }
+
+    /// What is to be said of a session, with this assertion of it.
+    pub(crate) fn of(&self, verified: &Verified, token: Arc<Secret<String>>) -> Arc<Identity> {
+        let sid = verified.session.sid;
+        if let Some(identity) = self.kept.get(&sid).filter(|known| known.is_of(verified, &token)) {
+            return identity;
+        }
+        let identity = Arc::new(self.make(verified, token));
+        self.kept.insert(sid, Arc::clone(&identity));
+        identity
+    }
+
+    fn make(&self, verified: &Verified, token: Arc<Secret<String>>) -> Identity {
+        let session = Arc::clone(&verified.session);
+        let claims = verified.claims();
+        let subject = session.subject.as_ref().map(|subject| Value::from(subject.as_str()));
+        let subject = subject.as_ref().map(encode_claim_header).unwrap_or_default();
+        let json = serde_json::to_vec(&claims).unwrap_or_default();
+        let mut headers = vec![
+            (X_AUTH_SUBJECT, value_of(subject)),
+            (X_AUTH_SESSION, value_of(session.sid.to_string())),
+            (X_AUTH_CLAIMS, value_of(URL_SAFE_NO_PAD.encode(json))),
+        ];
+        for (claim, name) in &self.claims {
+            headers.push((name.clone(), value_of(claim.value(&claims))));
+        }
+        let mut bearer = value_of(format!("Bearer {}", token.expose()));
+        bearer.set_sensitive(true);
+        headers.push((AUTHORIZATION, bearer));
+        let subject = verified.subject.clone();
+        Identity { session, subject, token, claims, headers }
+    }
+}
+
+impl Identity {
+    /// The session's claims, its subject's included.
+    pub(crate) const fn claims(&self) -> &Object {
+        &self.claims
+    }
+
+    /// Adds the headers, each of them: an absent one would let the client's own through.
+    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+    }
+
+    /// Whether it was made of the very same records.
+    fn is_of(&self, verified: &Verified, token: &Arc<Secret<String>>) -> bool {
+        let same_subject = match (&self.subject, &verified.subject) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        Arc::ptr_eq(&self.session, &verified.session) && same_subject
+            && Arc::ptr_eq(&self.token, token)
+    }
+}
+
+/// Everything here is visible ASCII; what isn't would be said as if it weren't there.
+fn value_of(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,21 @@
+//! What every request goes through, on both listeners, and how handlers read one.
+
+mod ask;
+mod body;
+mod client;
+mod cors;
+mod form;
+mod members;
+mod network_meters;
+mod request_id;
+mod shell;
+
+pub use ask::{Ask, Asked, Peer, RateNote, header};
+pub use body::Need;
+pub use form::Form;
+pub use members::Members;
+pub use network_meters::NetworkMeters;
+pub use request_id::RequestId;
+pub use shell::{Door, Shell, json};
+
+pub(crate) use client::clean_text;

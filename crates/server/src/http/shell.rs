@@ -1,0 +1,198 @@
+//! The outermost layer of both listeners: whatever happens inside, an answer leaves it whole.
+//!
+//! It gives every request an id, bounds its time, catches panics, writes problems down, and adds
+//! the headers that every answer carries.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Bytes;
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{HeaderMap, Request, StatusCode};
+use tower::ServiceExt as _;
+
+use super::ask::{Asked, Peer};
+use super::cors::{Cors, Grant};
+use super::request_id::X_REQUEST_ID;
+use crate::forward::verify;
+use crate::problem::{Code, Form, Problem};
+use crate::site::Site;
+
+/// Which listener a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The one that browsers reach.
+    Public,
+    /// The operator's.
+    Admin,
+}
+
+/// A listener's service.
+pub struct Shell {
+    site: Arc<Site>,
+    door: Door,
+    router: Router,
+    cors: Cors,
+}
+
+impl Shell {
+    /// Puts the shell around a listener's routes.
+    pub fn new(site: Arc<Site>, door: Door, routes: Router<Arc<Site>>) -> Self {
+        let cors = match door {
+            Door::Public => Cors::new(&site.config.cors.allowed_origins),
+            Door::Admin => Cors::new(&[]),
+        };
+        let router = routes.fallback(nothing_here).with_state(Arc::clone(&site));
+        Self { site, door, router, cors }
+    }
+
+    /// Answers a request.
+    pub async fn answer<B>(&self, peer: Peer, request: Request<B>) -> Response
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let asked = Arc::new(Asked::new(request.headers(), peer));
+        let path = request.uri().path();
+        let form = if path.starts_with("/oauth2/") { Form::OAuth } else { Form::Details };
+        let policy = match self.door {
+            Door::Public => self.site.policy_of_path(path),
+            Door::Admin => None,
+        };
+        let (mut response, grant) = match policy {
+            // Before the router and without its boxes: gateways ask this for every request.
+            Some(policy) => {
+                let (parts, _body) = request.into_parts();
+                let work = verify::answer(&self.site, &asked, &parts, policy);
+                (self.guard(work).await, Grant::Silent)
+            }
+            None => {
+                let grant = self.cors.grant(request.headers());
+                let response = match grant.preflight(request.method(), request.headers()) {
+                    Some(response) => response,
+                    None => self.guard(self.route(&asked, request)).await,
+                };
+                (response, grant)
+            }
+        };
+        self.finish(&mut response, &asked, form);
+        grant.apply(response.headers_mut());
+        response
+    }
+
+    async fn route<B>(&self, asked: &Arc<Asked>, request: Request<B>) -> Response
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(asked));
+        match self.router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Bounds the time of some work and turns its panic into an answer.
+    async fn guard(&self, work: impl Future<Output = Response>) -> Response {
+        let mut work = pin!(work);
+        let caught = poll_fn(|cx| {
+            // What a panic leaves behind is dropped right here, unseen.
+            match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
+                Err(_) => Poll::Ready(None),
+            }
+        });
+        match tokio::time::timeout(self.site.config.server.request_timeout, caught).await {
+            Ok(Some(response)) => response,
+            Ok(None) => {
+                tracing::error!("a handler panicked");
+                Problem::new(Code::Internal, "something went wrong here").into_response()
+            }
+            Err(_) => {
+                let detail = "the request took longer than server.request_timeout";
+                Problem::new(Code::Overloaded, detail).into_response()
+            }
+        }
+    }
+
+    fn finish(&self, response: &mut Response, asked: &Asked, form: Form) {
+        let problem = response.extensions_mut().remove::<Problem>();
+        // The router answers a wrong method by itself, with the header `Allow`.
+        let wrong_method = problem.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED;
+        if let Some(problem) = problem.or_else(|| wrong_method.then(Problem::method_not_allowed)) {
+            tracing::debug!(request_id = asked.id.as_str(), code = problem.code().as_str());
+            problem.write(response, asked.id.as_str(), form);
+        }
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, asked.id.header());
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        for (name, value) in &SECURITY {
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        if self.site.is_https() {
+            headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
+        }
+        rate_headers(headers, asked);
+    }
+}
+
+fn rate_headers(headers: &mut HeaderMap, asked: &Asked) {
+    let Some(note) = asked.rate.get() else { return };
+    let values = [
+        (RATE_LIMIT_POLICY, note.quota.policy_header(note.name)),
+        (RATE_LIMIT, note.admission.header(note.name)),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// An answer with a JSON body.
+pub fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
+    let Ok(text) = serde_json::to_vec(body) else {
+        return Problem::new(Code::Internal, "the answer can't be written down").into_response();
+    };
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+async fn nothing_here() -> Problem {
+    Problem::not_found()
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Two years, as the preload lists ask for.
+const HSTS: &str = "max-age=63072000";
+
+/// What every answer says unless it says otherwise: nothing in it is a page, a script or for
+/// another site's page to embed.
+static SECURITY: [(HeaderName, HeaderValue); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+    (
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+    ),
+];

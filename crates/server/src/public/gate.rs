@@ -1,0 +1,324 @@
+//! The chain before a handler: credential, session, CSRF, limit, user.
+
+use cloakroom::{Credential, Error, Verified, Via};
+use cloakroom_core::cookie::{CookieNames, OwnCookies};
+use cloakroom_core::csrf::{
+    CsrfRefusal, MethodClass, NextStep, RequestOrigin, check_origin, check_sign_in, check_token,
+};
+use cloakroom_core::event::Actor;
+use cloakroom_core::given::{Given, Header};
+use cloakroom_core::refusal::Refusal;
+use cloakroom_core::types::Sid;
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, COOKIE, ORIGIN, REFERER};
+
+use crate::http::{Ask, RateNote, header};
+use crate::problem::Problem;
+use crate::site::{Site, note};
+
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
+const X_CSRF_TOKEN: &str = "x-csrf-token";
+
+/// What a request presents, before any of it is believed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Presented<'a> {
+    /// Its bearer token.
+    pub(crate) bearer: Bearer<'a>,
+    /// Our cookies.
+    pub(crate) cookies: OwnCookies<'a>,
+}
+
+/// The `Authorization` header, as far as it means us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bearer<'a> {
+    /// None, or another scheme, which is the application's own business.
+    Absent,
+    /// A token.
+    Token(&'a str),
+    /// A bearer token that isn't one, or two headers. It counts, as a bad one: who sends it
+    /// doesn't mean to be known by a cookie.
+    Malformed,
+}
+
+impl std::fmt::Debug for Bearer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "Absent",
+            Self::Token(_) => "Token(..)",
+            Self::Malformed => "Malformed",
+        })
+    }
+}
+
+impl<'a> Bearer<'a> {
+    /// Reads the header (RFC 6750 section 2.1). The scheme is taken in any case (RFC 9110 section
+    /// 11.1), parted from the token by one space.
+    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
+        let value = match header(headers, AUTHORIZATION.as_str()) {
+            Header::Absent => return Self::Absent,
+            Header::Several => return Self::Malformed,
+            Header::One(value) => value,
+        };
+        let Some((scheme, rest)) = value.split_at_checked(SCHEME.len()) else {
+            return Self::Absent;
+        };
+        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(is_token_byte) {
+            return Self::Absent;
+        }
+        let token = rest.strip_prefix(b" ").and_then(|token| str::from_utf8(token).ok());
+        match token {
+            Some(token) if !token.is_empty() => Self::Token(token),
+            Some(_) | None => Self::Malformed,
+        }
+    }
+}
+
+const SCHEME: &[u8] = b"Bearer";
+
+/// Whether a scheme's name goes on with this byte (RFC 9110 section 5.6.2).
+fn is_token_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+impl<'a> Presented<'a> {
+    /// What a request with these headers presents.
+    pub(crate) fn of(headers: &'a HeaderMap, names: CookieNames) -> Self {
+        let lines = headers.get_all(COOKIE).iter().map(|line| line.as_bytes());
+        Self { bearer: Bearer::of(headers), cookies: OwnCookies::parse(lines, names) }
+    }
+
+    /// Whether it presents nothing that could be a session's.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.bearer == Bearer::Absent && self.cookies.session.is_absent()
+    }
+}
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// What limits the session.
+    pub(super) meter: Meter,
+    /// Whether a session before any sign-in may come in.
+    pub(super) nobody: Nobody,
+}
+
+/// The quota that a route counts for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Meter {
+    /// `limit.session`
+    Session,
+    /// `limit.verify`
+    Verify,
+}
+
+/// What becomes of an anonymous session.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Nobody {
+    /// It is shown.
+    Shown,
+    /// It is nobody: 401.
+    Refused,
+}
+
+impl Rules {
+    /// What most routes ask: a user, counted by `limit.session`.
+    pub(super) const USER: Self = Self { meter: Meter::Session, nobody: Nobody::Refused };
+}
+
+/// The whole chain: a live session whose request may go on to its handler, or why not.
+///
+/// A bearer token decides where there is one, good or bad: falling back to a cookie would let
+/// whoever can add a header choose who is asking.
+pub(super) async fn authenticate(
+    site: &Site,
+    ask: &Ask,
+    rules: Rules,
+) -> Result<Verified, Problem> {
+    let presented = Presented::of(ask.headers(), site.cookies.names());
+    let verified = match prove(site, &presented).await {
+        Ok(verified) => verified,
+        Err(error) => return Err(refused_to_nobody(site, ask, error)),
+    };
+    if matches!(verified.via, Via::Cookie | Via::Refresh) {
+        check_csrf(site, ask, verified.session.sid)?;
+    }
+    admit(site, ask, &verified, rules.meter)?;
+    match rules.nobody {
+        Nobody::Shown => {}
+        Nobody::Refused => {
+            verified.user()?;
+        }
+    }
+    Ok(verified)
+}
+
+/// Proves the session that a request presents.
+///
+/// Two session cookies are none: whichever was picked, an attacker on a sibling domain could have
+/// planted it.
+pub(crate) async fn prove(site: &Site, presented: &Presented<'_>) -> Result<Verified, Error> {
+    match (presented.bearer, presented.cookies.session) {
+        (Bearer::Token(token), _) => site.authority.verify(Credential::Access(token)).await,
+        (Bearer::Malformed, _) => Err(Refusal::TokenInvalid.into()),
+        (Bearer::Absent, Given::One(cookie)) => {
+            site.authority.verify(Credential::Cookie(cookie)).await
+        }
+        (Bearer::Absent, Given::Absent | Given::Several) => {
+            Err(Refusal::CredentialsRequired.into())
+        }
+    }
+}
+
+/// The live session of one of the cookies, if there is one: a dead cookie counts as none.
+///
+/// For the places that take an anonymous session, and a `split` page that was reloaded and has
+/// nothing but its refresh cookie.
+pub(super) async fn of_cookies(
+    site: &Site,
+    cookies: &OwnCookies<'_>,
+) -> Result<Option<Verified>, Problem> {
+    let session = one(cookies.session).map(Credential::Cookie);
+    let refresh = one(cookies.refresh).map(Credential::Refresh);
+    for credential in [session, refresh].into_iter().flatten() {
+        match site.authority.verify(credential).await {
+            Ok(verified) => return Ok(Some(verified)),
+            Err(Error::Refused(_)) => {}
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn one<T>(given: Given<T>) -> Option<T> {
+    match given {
+        Given::One(value) => Some(value),
+        Given::Absent | Given::Several => None,
+    }
+}
+
+/// Why nobody gets in: counted for the network first, and perhaps refused for that alone.
+pub(super) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem {
+    match error {
+        Error::Refused(_) => site.admit_network(ask).err().unwrap_or_else(|| error.into()),
+        Error::Unavailable(_) | Error::Overloaded => error.into(),
+    }
+}
+
+fn admit(site: &Site, ask: &Ask, verified: &Verified, meter: Meter) -> Result<(), Problem> {
+    let limits = &site.config.limit;
+    let now = site.authority.now();
+    let (name, quota, admission) = match meter {
+        Meter::Session => {
+            let admission = verified.meters().admit_session(&limits.session, now);
+            ("session", limits.session, admission)
+        }
+        Meter::Verify => {
+            let admission = verified.meters().admit_verify(&limits.verify, now);
+            ("verify", limits.verify, admission)
+        }
+    };
+    note(ask.asked(), RateNote { name, quota, admission })
+}
+
+/// Counts a request for a session that was told by its genuine refresh token.
+pub(super) fn admit_session(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
+    let quota = site.config.limit.session;
+    let admission = site.authority.meters(sid).admit_session(&quota, site.authority.now());
+    note(ask.asked(), RateNote { name: "session", quota, admission })
+}
+
+/// The parts of a request that tell where it came from.
+pub(crate) fn request_origin(headers: &HeaderMap, method: MethodClass) -> RequestOrigin<'_> {
+    RequestOrigin {
+        method,
+        sec_fetch_site: header(headers, SEC_FETCH_SITE),
+        origin: header(headers, ORIGIN.as_str()),
+        referer: header(headers, REFERER.as_str()),
+    }
+}
+
+/// Section 5 of the contract for a request that one of our cookies authenticates.
+pub(super) fn check_csrf(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
+    match check_provenance(site, ask)? {
+        NextStep::Passed => Ok(()),
+        NextStep::Token => {
+            Ok(check_token(&site.authority.csrf_key(sid), ask.header(X_CSRF_TOKEN))?)
+        }
+    }
+}
+
+/// Steps 1 to 3 alone.
+pub(super) fn check_provenance(site: &Site, ask: &Ask) -> Result<NextStep, Problem> {
+    let method = MethodClass::of(ask.method().as_str());
+    Ok(check_origin(request_origin(ask.headers(), method), site.csrf_rules())?)
+}
+
+/// The same for a sign-in, which may come with no session at all: its token is then bound to the
+/// `csrf` cookie, so that nobody can sign a victim's browser in as somebody else.
+pub(super) async fn check_sign_in_csrf(site: &Site, ask: &Ask) -> Result<(), Problem> {
+    let method = MethodClass::of(ask.method().as_str());
+    let origin = request_origin(ask.headers(), method);
+    let any_cookie = ask.headers().contains_key(COOKIE);
+    match check_sign_in(origin, site.csrf_rules(), any_cookie)? {
+        NextStep::Passed => return Ok(()),
+        NextStep::Token => {}
+    }
+    let presented = Presented::of(ask.headers(), site.cookies.names());
+    match of_cookies(site, &presented.cookies).await? {
+        Some(verified) => {
+            let key = site.authority.csrf_key(verified.session.sid);
+            Ok(check_token(&key, ask.header(X_CSRF_TOKEN))?)
+        }
+        None => Ok(check_pre_token(site, ask, presented.cookies.csrf)?),
+    }
+}
+
+fn check_pre_token(site: &Site, ask: &Ask, cookie: Given<&str>) -> Result<(), CsrfRefusal> {
+    let token = match ask.header(X_CSRF_TOKEN) {
+        Header::Absent => return Err(CsrfRefusal::TokenMissing),
+        Header::Several => return Err(CsrfRefusal::TokenInvalid),
+        Header::One(token) => str::from_utf8(token).map_err(|_| CsrfRefusal::TokenInvalid)?,
+    };
+    let bound = one(cookie).is_some_and(|cookie| site.authority.check_pre_csrf(cookie, token));
+    if bound { Ok(()) } else { Err(CsrfRefusal::TokenInvalid) }
+}
+
+/// Who acts in a request of this session.
+pub(super) fn actor_of(verified: &Verified) -> Actor {
+    Actor::User(verified.session.subject.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bearer(values: &[&[u8]]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = hyper::header::HeaderValue::from_bytes(value).expect("a header value");
+            headers.append(AUTHORIZATION, value);
+        }
+        match Bearer::of(&headers) {
+            Bearer::Token(token) => token.to_owned(),
+            Bearer::Absent => "absent".to_owned(),
+            Bearer::Malformed => "malformed".to_owned(),
+        }
+    }
+
+    #[test]
+    fn d10_whatever_says_bearer_counts_as_one() {
+        assert_eq!(bearer(&[]), "absent");
+        assert_eq!(bearer(&[b"Bearer x"]), "x");
+        assert_eq!(bearer(&[b"bEARER x"]), "x");
+        for bad in [&b"Bearer"[..], b"Bearer ", b"Bearer\tx", b"Bearer,x", b"Bearer \xff"] {
+            assert_eq!(bearer(&[bad]), "malformed", "{bad:?}");
+        }
+        assert_eq!(bearer(&[b"Bearer x", b"Bearer x"]), "malformed");
+        assert_eq!(bearer(&[b"Basic x", b"Bearer x"]), "malformed");
+        for other in [&b"Basic x"[..], b"Bearers x", b"Bear", b"", b"DPoP Bearer"] {
+            assert_eq!(bearer(&[other]), "absent", "{other:?}");
+        }
+        // The second blank is part of the token, which no token of ours has.
+        assert_eq!(bearer(&[b"Bearer  x"]), " x");
+    }
+}

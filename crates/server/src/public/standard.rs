@@ -1,0 +1,78 @@
+//! What standards define: keys, metadata, tokens, health. Served by both listeners.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use cloakroom_core::limits::JWKS_CACHE;
+use hyper::StatusCode;
+use hyper::header::{CACHE_CONTROL, HeaderValue};
+use serde_json::json as object;
+
+use super::oauth;
+use crate::http::json;
+use crate::problem::{Code, Problem};
+use crate::site::Site;
+
+/// The routes of section 7 of the HTTP contract.
+pub fn standard_routes() -> Router<Arc<Site>> {
+    Router::new()
+        .route("/.well-known/jwks.json", get(jwks))
+        .route("/.well-known/oauth-authorization-server", get(metadata))
+        .route("/oauth2/introspect", post(oauth::introspect))
+        .route("/oauth2/revoke", post(oauth::revoke))
+        .route("/oauth2/token", post(oauth::token))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+}
+
+/// The public keys (RFC 7517 section 5).
+async fn jwks(State(site): State<Arc<Site>>) -> Response {
+    cacheable(json(StatusCode::OK, &site.authority.jwks()))
+}
+
+/// Where everything is (RFC 8414). All of it from the settings: a `Host` says nothing here.
+async fn metadata(State(site): State<Arc<Site>>) -> Response {
+    let origin = &site.config.server.origin;
+    let at = |path: &str| format!("{origin}{path}");
+    let body = object!({
+        "issuer": site.config.token.issuer,
+        "jwks_uri": at("/.well-known/jwks.json"),
+        "token_endpoint": at("/oauth2/token"),
+        "introspection_endpoint": at("/oauth2/introspect"),
+        "revocation_endpoint": at("/oauth2/revoke"),
+        "grant_types_supported": ["refresh_token"],
+        // Required by the RFC; there is no authorization endpoint.
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": ["none"],
+        "revocation_endpoint_auth_methods_supported": ["none"],
+        "introspection_endpoint_auth_methods_supported": ["Bearer", "client_secret_basic"],
+    });
+    cacheable(json(StatusCode::OK, &body))
+}
+
+fn cacheable(mut response: Response) -> Response {
+    let secs = JWKS_CACHE.as_secs();
+    if let Ok(value) = HeaderValue::try_from(format!("public, max-age={secs}")) {
+        response.headers_mut().insert(CACHE_CONTROL, value);
+    }
+    response
+}
+
+/// Whether the process answers at all.
+async fn healthz() -> Response {
+    json(StatusCode::OK, &object!({"status": "ok"}))
+}
+
+/// Whether it can do its work, and will go on doing it.
+async fn readyz(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
+    if site.is_draining() {
+        return Err(Problem::new(Code::Overloaded, "this node is about to stop"));
+    }
+    site.authority.ready().await?;
+    let durability = site.authority.store().promise();
+    let body = object!({"status": "ready", "durability": super::durability_name(durability)});
+    Ok(json(StatusCode::OK, &body))
+}

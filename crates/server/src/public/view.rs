@@ -1,0 +1,104 @@
+//! A session as its user sees it.
+
+use cloakroom_core::session::{Holder, Object, Session};
+use cloakroom_core::types::Timestamp;
+use serde::Serialize;
+
+use super::device::Device;
+
+/// A session in an answer. Shows nothing that lets anybody be it.
+#[derive(Debug, Serialize)]
+pub struct SessionView<'a> {
+    id: String,
+    subject: Option<&'a str>,
+    created_at: String,
+    last_seen_at: String,
+    auth_time: String,
+    idle_expires_at: String,
+    expires_at: String,
+    amr: &'a [String],
+    acr: &'a str,
+    delivery: &'static str,
+    claims: &'a Object,
+    client: ClientView<'a>,
+    current: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ClientView<'a> {
+    ip: Option<String>,
+    user_agent: Option<&'a str>,
+    browser: Option<String>,
+    os: Option<&'static str>,
+    device: Option<&'static str>,
+    label: Option<&'a str>,
+}
+
+impl<'a> SessionView<'a> {
+    /// A session of a list.
+    pub fn new(session: &'a Session, claims: &'a Object, current: bool) -> Self {
+        let (seen, idle) = (session.last_seen_at, session.idle_expires_at());
+        Self::with_times(session, claims, seen, idle, current)
+    }
+
+    /// The session that is asking at `now`, which is a use that isn't written down yet.
+    pub fn in_use(session: &'a Session, claims: &'a Object, now: Timestamp) -> Self {
+        let idle = match session.holder {
+            Holder::Cookie { .. } => session.tokens_end(now),
+            Holder::Refresh(_) => session.idle_expires_at(),
+        };
+        let seen = session.last_seen_at.max(now);
+        Self::with_times(session, claims, seen, idle, true)
+    }
+
+    fn with_times(
+        session: &'a Session,
+        claims: &'a Object,
+        seen: Timestamp,
+        idle: Timestamp,
+        current: bool,
+    ) -> Self {
+        let client = &session.client;
+        let device = client.user_agent.as_deref().map(Device::of).unwrap_or_default();
+        Self {
+            id: session.sid.to_string(),
+            subject: session.subject.as_ref().map(|subject| subject.as_str()),
+            created_at: rfc3339(session.created_at),
+            last_seen_at: rfc3339(seen),
+            auth_time: rfc3339(session.auth_time),
+            idle_expires_at: rfc3339(idle),
+            expires_at: rfc3339(session.expires_at),
+            amr: &session.amr,
+            acr: &session.acr,
+            delivery: session.delivery.as_str(),
+            claims,
+            client: ClientView {
+                ip: client.ip.map(|ip| ip.to_string()),
+                user_agent: client.user_agent.as_deref(),
+                browser: device.browser,
+                os: device.os,
+                device: device.kind,
+                label: client.label.as_deref(),
+            },
+            current,
+        }
+    }
+}
+
+/// An instant as RFC 3339 in UTC, to the millisecond.
+pub fn rfc3339(at: Timestamp) -> String {
+    let at = jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or(jiff::Timestamp::MAX);
+    format!("{at:.3}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_rfc_3339_in_utc() {
+        assert_eq!(rfc3339(Timestamp::from_millis(1_800_000_000_120)), "2027-01-15T08:00:00.120Z");
+        assert_eq!(rfc3339(Timestamp::EPOCH), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(Timestamp::MAX), "9999-12-31T23:59:59.999Z");
+    }
+}

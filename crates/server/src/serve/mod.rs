@@ -1,0 +1,229 @@
+//! A running node: its store, its authority, its two listeners and its background work.
+
+mod background;
+mod connection;
+mod listen;
+mod tls;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::{Authority, OpenError, StoreSecret, SystemClock, SystemEntropy};
+use cloakroom_core::cookie::CookieConflict;
+use cloakroom_core::password::UnsafePasswordRules;
+use cloakroom_core::types::Timestamp;
+use cloakroom_embedded::Embedded;
+use cloakroom_store::memory::MemoryStore;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::any_store::AnyStore;
+use crate::config::{Config, StoreUrl};
+use crate::http::{Door, Shell};
+use crate::node_files::{self, NodeFilesError};
+use crate::site::Site;
+use crate::{admin, public, settings};
+
+pub use listen::Address;
+use listen::{Bound, Serving};
+use tls::Acceptor;
+
+/// The embedded store's folder in the data directory.
+const STORE_DIR: &str = "store";
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The embedded store can't be opened.
+    #[error(transparent)]
+    Store(#[from] cloakroom_embedded::OpenError),
+    /// The authority can't be opened over its store.
+    #[error(transparent)]
+    Authority(#[from] OpenError),
+    /// The node's own files can't be used.
+    #[error(transparent)]
+    Files(#[from] NodeFilesError),
+    /// Settings of cookies that don't go together.
+    #[error(transparent)]
+    Cookies(#[from] CookieConflict),
+    /// Settings of passwords that aren't safe.
+    #[error(transparent)]
+    Passwords(#[from] UnsafePasswordRules),
+    /// A listener can't listen.
+    #[error("can't listen on {address}: {cause}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        cause: io::Error,
+    },
+    /// A certificate or its key can't be used.
+    #[error("{}: {why}", path.display())]
+    Tls {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The configured store isn't served by this release.
+    #[error("store.url: this release serves file: and memory: only")]
+    StoreNotServed,
+}
+
+/// A node that serves.
+pub struct Running {
+    /// Where the public listener is.
+    pub public: Address,
+    /// Where the admin listener is.
+    pub admin: Address,
+    site: Arc<Site>,
+    doors: [Serving; 2],
+    acceptors: [Option<Acceptor>; 2],
+    background: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// Starts a node. When this returns, both listeners accept.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let site = Arc::new(open(config).await?);
+    let config = &site.config;
+    let public_tls = config.public_tls.as_ref().map(Acceptor::public).transpose()?;
+    let admin_tls = config.admin_tls.as_ref().map(Acceptor::admin).transpose()?;
+    let public = Bound::bind(&config.server.public).await?;
+    let admin = Bound::bind(&config.server.admin).await?;
+    let (stop, stopping) = watch::channel(false);
+    let background = background::spawn(&site, &stopping);
+    let addresses = (public.address(), admin.address());
+    let routes = public::routes(&site);
+    let shell = Shell::new(Arc::clone(&site), Door::Public, routes);
+    let public = Serving::spawn(public, shell, public_tls.clone(), &site.config);
+    let routes = admin::routes(&site, public::standard_routes());
+    let shell = Shell::new(Arc::clone(&site), Door::Admin, routes);
+    let admin = Serving::spawn(admin, shell, admin_tls.clone(), &site.config);
+    // Nobody may be waiting for it: systemd's variable is then unset.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(public = %addresses.0, admin = %addresses.1, "serving");
+    Ok(Running {
+        public: addresses.0,
+        admin: addresses.1,
+        site,
+        doors: [public, admin],
+        acceptors: [public_tls, admin_tls],
+        background,
+        stop,
+    })
+}
+
+impl Running {
+    /// What the handlers share.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// Serves until SIGTERM or SIGINT, then drains; a second one stops at once. SIGHUP reads the
+    /// certificates again.
+    #[cfg(unix)]
+    pub async fn run_until_signal(self) -> io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => self.reload(),
+            }
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tokio::select! {
+            () = self.stop() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    }
+
+    /// Reads the certificates again; those that can't be read leave the former in use.
+    pub fn reload(&self) {
+        for acceptor in self.acceptors.iter().flatten() {
+            match acceptor.reload() {
+                Ok(()) => tracing::info!("certificates read again"),
+                Err(error) => tracing::error!(%error, "the former certificate stays in use"),
+            }
+        }
+    }
+
+    /// Stops: accepted requests finish, for `server.drain` at most, what is unwritten is written.
+    pub async fn stop(self) {
+        let Self { public: _, admin: _, site, doors, acceptors: _, background, stop } = self;
+        site.start_draining();
+        let drain = site.config.server.drain;
+        let [public, admin] = doors;
+        // The admin listener goes last: until then its `readyz` says that this node is leaving.
+        let deadline = tokio::time::Instant::now() + drain;
+        public.drain(deadline).await;
+        admin.drain(deadline).await;
+        // Nobody receives any more only if all loops have ended already.
+        let _ = stop.send(true);
+        for task in background {
+            let _ = tokio::time::timeout(FLUSH_WAIT, task).await;
+        }
+        if let Err(error) = site.authority.flush_touches().await {
+            tracing::warn!(%error, "the last uses of some sessions are not written down");
+        }
+        // The last one closes the store, which waits for its writer: not on a runtime's thread.
+        let _ = tokio::task::spawn_blocking(move || drop(site)).await;
+    }
+}
+
+/// How long a background loop may take to end.
+const FLUSH_WAIT: Duration = Duration::from_secs(2);
+
+async fn open(config: Config) -> Result<Site, StartError> {
+    let entropy = SystemEntropy::new();
+    let mut fresh = [0; 32];
+    cloakroom::Entropy::fill(&entropy, &mut fresh);
+    let master = node_files::master_key(&config, fresh)?;
+    let store = open_store(&config).await?;
+    let settings = settings::of_config(&config, store.is_shared())?;
+    let secret = StoreSecret { master, previous: config.master_key_previous.clone() };
+    let clock = Arc::new(SystemClock);
+    let authority = Authority::open(store, settings, secret, clock, Arc::new(entropy)).await?;
+    let root = match node_files::root_key(&config)? {
+        Some(root) => root,
+        None => {
+            let root = authority.generate_root_key();
+            node_files::keep_root_key(&config, &root)?;
+            root
+        }
+    };
+    authority.set_root_key(&root);
+    Ok(Site::new(authority, config)?)
+}
+
+async fn open_store(config: &Config) -> Result<AnyStore, StartError> {
+    let partitions = config.store.partitions;
+    match &config.store.url {
+        StoreUrl::Memory => Ok(AnyStore::Memory(MemoryStore::new(partitions, system_time))),
+        StoreUrl::File(_) => {
+            node_files::make_dir(&config.data_dir)?;
+            let dir = config.data_dir.join(STORE_DIR);
+            let options =
+                cloakroom_embedded::Options { partitions, ..cloakroom_embedded::Options::default() };
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, options)).await;
+            match opened {
+                Ok(opened) => Ok(AnyStore::Embedded(opened?)),
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            }
+        }
+        StoreUrl::Redis { .. } | StoreUrl::Postgres(_) => Err(StartError::StoreNotServed),
+    }
+}
+
+fn system_time() -> Timestamp {
+    cloakroom::Clock::now(&SystemClock)
+}
