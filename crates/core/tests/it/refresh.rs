@@ -250,7 +250,9 @@ proptest! {
     /// One holder whose answers are lost at will, and who repeats with one key an attempt, is
     /// never taken for a thief.
     #[test]
-    fn a_lone_holder_with_keys_is_never_caught(lost in prop::collection::vec(any::<bool>(), 1..80)) {
+    fn a_lone_holder_with_keys_is_never_caught(
+        lost in prop::collection::vec(any::<bool>(), 1..80),
+    ) {
         let (mut world, mut mine) = World::new();
         let mut attempt = 0u8;
         for lost in lost {

@@ -217,7 +217,11 @@ proptest! {
     fn never_early_never_late(gaps in prop::collection::vec(1u64..200_000, 1..50)) {
         let lifetime = Duration::from_secs(3600);
         let idle = Duration::from_secs(100);
-        let asked = Grant { idle_timeout: Some(idle), lifetime: Some(lifetime), ..grant(Delivery::Cookie) };
+        let asked = Grant {
+            idle_timeout: Some(idle),
+            lifetime: Some(lifetime),
+            ..grant(Delivery::Cookie)
+        };
         let (mut session, _) = open(asked);
         let mut used = START;
         for gap in gaps {
