@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use cloakroom_bench::Outcome;
 use cloakroom_bench::cases::{engine, over_http, sizes};
 use cloakroom_bench::idle::{self, Answers};
 use cloakroom_bench::report::Report;
-use cloakroom_bench::{Outcome, server};
 
 /// Measure the authority beside what would be possible without it.
 ///
@@ -52,15 +52,14 @@ fn run(options: Options) -> Outcome<()> {
         let answers = Answers { status: options.idle_status, body: body.unwrap_or_default() };
         return Ok(idle::serve(address, answers)?);
     }
-    let program = server::build()?;
     // The system's own temporary directory may be in memory, where nothing waits for a disk.
     let parent = match options.dir {
         Some(dir) => dir,
-        None => program.parent().map(PathBuf::from).unwrap_or_default(),
+        None => std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default(),
     };
     let folder = tempfile::Builder::new().prefix("cloakroom-bench-").tempdir_in(parent)?;
     let report = Report::new(options.json, options.names);
-    over_http::run(&report, &program, folder.path())?;
+    over_http::run(&report, folder.path())?;
     engine::run(&report, folder.path())?;
-    sizes::run(&report, &program, folder.path())
+    sizes::run(&report, folder.path())
 }

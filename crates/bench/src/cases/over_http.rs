@@ -14,7 +14,7 @@ use crate::http::{Answer, Client, Request};
 use crate::idle::Idle;
 use crate::machine;
 use crate::report::{Aim, Figure, Kind, Report, skipped};
-use crate::server::{Launch, Server};
+use crate::server::{self, Launch, Server};
 
 /// Credentials used in turn.
 const CREDENTIALS: usize = 10_000;
@@ -45,7 +45,7 @@ const NAMES: [&str; 8] = [
 ];
 
 /// Measures what is asked for.
-pub fn run(report: &Report, program: &Path, folder: &Path) -> io::Result<()> {
+pub fn run(report: &Report, folder: &Path) -> io::Result<()> {
     if !report.wants_any(&NAMES) {
         return Ok(());
     }
@@ -56,7 +56,7 @@ pub fn run(report: &Report, program: &Path, folder: &Path) -> io::Result<()> {
     if machine::pinned_to(SERVER_CORE).is_empty() {
         skipped("pinning", "one core or no taskset: server and generator share what there is");
     }
-    let launch = Launch::new(program, &folder.join("http"))
+    let launch = Launch::new(&server::build()?, &folder.join("http"))
         .under(machine::pinned_to(SERVER_CORE))
         .set("limit.session", "1000000/1m");
     let stage = Stage { server: launch.start()?, folder: folder.to_owned() };

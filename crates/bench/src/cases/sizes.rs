@@ -15,7 +15,7 @@ use crate::http::{Client, Request};
 use crate::machine;
 use crate::random::Random;
 use crate::report::{Aim, Figure, Kind, Report};
-use crate::server::Launch;
+use crate::server::{self, Launch};
 use crate::setting::{self, Engine};
 
 /// Stored sessions.
@@ -44,7 +44,7 @@ const NAMES: [&str; 7] = [
 ];
 
 /// Measures what is asked for.
-pub fn run(report: &Report, program: &Path, folder: &Path) -> Outcome<()> {
+pub fn run(report: &Report, folder: &Path) -> Outcome<()> {
     if !report.wants_any(&NAMES) {
         return Ok(());
     }
@@ -55,7 +55,7 @@ pub fn run(report: &Report, program: &Path, folder: &Path) -> Outcome<()> {
     });
     let (small, large) = (small?, large?);
     if report.wants_any(&NAMES[..2]) {
-        starts(report, program, &small, &large)?;
+        starts(report, &server::build()?, &small, &large)?;
     }
     if report.wants_any(&NAMES[2..]) {
         operations(report, &runtime, &small, &large)?;
