@@ -4,14 +4,15 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::event::FeedEntry;
 use cloakroom_core::types::{Partition, Sid, Timestamp};
 use cloakroom_embedded::{Embedded, Options};
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, Tick};
+use tokio::sync::{mpsc, oneshot};
 
 /// About what a session takes.
 const RECORD_BYTES: usize = 500;
@@ -24,7 +25,7 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
     let dir = tempfile::tempdir_in(".").expect("a directory");
     for round in 1..=2 {
-        let raw = raw(committers, run, &dir.path().join("raw"));
+        let raw = runtime.block_on(raw(committers, run, &dir.path().join("raw")));
         let store = dir.path().join("store");
         let ours = runtime.block_on(ours(committers, run, &store, round));
         println!(
@@ -35,15 +36,15 @@ fn main() {
     reopen(&dir.path().join("store"), &runtime);
 }
 
-/// A thread that appends what is waiting and flushes once, as simple as can be.
-fn raw(committers: usize, run: Duration, path: &std::path::Path) -> f64 {
+/// A thread that appends what is waiting and flushes once; asked by as many tasks as the store.
+async fn raw(committers: usize, run: Duration, path: &std::path::Path) -> f64 {
     let _ = std::fs::remove_file(path);
     let mut file = File::create(path).expect("a file");
-    let (jobs, waiting) = mpsc::sync_channel::<(Vec<u8>, mpsc::SyncSender<()>)>(4096);
+    let (jobs, mut waiting) = mpsc::channel::<(Vec<u8>, oneshot::Sender<()>)>(4096);
     let writer = std::thread::spawn(move || {
-        while let Ok(first) = waiting.recv() {
+        while let Some(first) = waiting.blocking_recv() {
             let mut group = vec![first];
-            group.extend(waiting.try_iter());
+            group.extend(std::iter::from_fn(|| waiting.try_recv().ok()));
             let bytes: Vec<u8> = group.iter().flat_map(|(bytes, _)| bytes).copied().collect();
             file.write_all(&bytes).expect("a write");
             file.sync_data().expect("a flush");
@@ -54,28 +55,22 @@ fn raw(committers: usize, run: Duration, path: &std::path::Path) -> f64 {
     });
     let count = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();
-    // As many in flight as there are committers, on a few threads: it is the flushes that count.
-    let threads = committers.min(4);
-    let threads: Vec<_> = (0..threads)
+    let tasks: Vec<_> = (0..committers)
         .map(|_| {
             let (jobs, count) = (jobs.clone(), Arc::clone(&count));
-            std::thread::spawn(move || {
-                let in_flight = committers.div_ceil(threads);
-                let (reply, replies) = mpsc::sync_channel(in_flight);
-                for _ in 0..in_flight {
-                    jobs.send((vec![7; RECORD_BYTES + 100], reply.clone())).expect("a writer");
-                }
+            tokio::spawn(async move {
                 while begun.elapsed() < run {
-                    replies.recv().expect("a reply");
+                    let (reply, answer) = oneshot::channel();
+                    jobs.send((vec![7; RECORD_BYTES + 300], reply)).await.expect("a writer");
+                    answer.await.expect("a reply");
                     count.fetch_add(1, Ordering::Relaxed);
-                    jobs.send((vec![7; RECORD_BYTES + 100], reply.clone())).expect("a writer");
                 }
             })
         })
         .collect();
     drop(jobs);
-    for thread in threads {
-        thread.join().expect("a committer");
+    for task in tasks {
+        task.await.expect("a committer");
     }
     let rate = count.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
     writer.join().expect("a writer");

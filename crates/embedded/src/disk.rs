@@ -125,7 +125,11 @@ fn open_data(data: &Path, options: &Options) -> Result<(Database, Keyspace), Ope
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let database = Database::builder(data)
             .cache_size(options.cache_bytes)
+            // Our look through the journals knows no compressed ones.
             .journal_compression(CompressionType::None)
+            // With more than one, the first passes every compaction on to the others, and while
+            // they are busy it takes and passes on the same one as fast as it can.
+            .worker_threads(1)
             .open()?;
         let space = database.keyspace("cloakroom", || {
             KeyspaceCreateOptions::default().max_memtable_size(options.write_buffer_bytes)

@@ -6,6 +6,9 @@
 //! batch may only be the unfinished end of the last journal, and everything acknowledged must
 //! stand before it. Otherwise nothing is touched and the damage is named.
 //!
+//! Its checksums don't cover the numbers of the batches either, by which it orders what it reads;
+//! so we look whether they grow.
+//!
 //! Format 3 of a journal, as fjall 3 writes it: batches of `start (1) · u32 count · u64 number`,
 //! then that many of `item (2) · u8 type · u8 compression · u64 space · u16, u32, u32 lengths ·
 //! key · value`, then `end (3) · u64 XXH3 of the items · "FJL" 3`, little-endian; zeros behind.
@@ -59,25 +62,36 @@ impl Torn {
 pub(crate) fn check(dir: &Path) -> Result<Option<Torn>, OpenError> {
     let mut journals = list(dir)?;
     let Some(path) = journals.pop() else { return Ok(None) };
-    let mut last_tick = Tick::ZERO;
+    let mut last = Last { tick: Tick::ZERO, number: None };
     for sealed in &journals {
-        let found = read(sealed)?;
-        last_tick = last_tick.max(found.last_tick);
+        let found = read(sealed, &mut last)?;
         if !found.rest_is_empty {
-            return Err(damaged(sealed, found.whole_bytes, last_tick));
+            return Err(damaged(sealed, found.whole_bytes, last.tick));
         }
     }
-    let found = read(&path)?;
-    let (whole_bytes, last_tick) = (found.whole_bytes, last_tick.max(found.last_tick));
-    Ok((!found.rest_is_empty).then_some(Torn { path, whole_bytes, last_tick }))
+    let found = read(&path, &mut last)?;
+    let torn = Torn { path, whole_bytes: found.whole_bytes, last_tick: last.tick };
+    Ok((!found.rest_is_empty).then_some(torn))
+}
+
+/// What the last whole batch so far said.
+struct Last {
+    tick: Tick,
+    number: Option<u64>,
+}
+
+impl Last {
+    /// Whether a batch can come next: numbers grow, by not much more than one.
+    fn may_precede(&self, batch: &Batch) -> bool {
+        self.number
+            .is_none_or(|last| (1..NUMBERS_SKIPPED_MAX).contains(&batch.number.wrapping_sub(last)))
+    }
 }
 
 /// What a journal holds.
 struct Found {
     /// How many bytes its whole batches take, from the beginning.
     whole_bytes: u64,
-    /// The last tick among them.
-    last_tick: Tick,
     /// Whether there are only zeros behind them.
     rest_is_empty: bool,
 }
@@ -99,15 +113,18 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, OpenError> {
     Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
-fn read(path: &Path) -> Result<Found, OpenError> {
+fn read(path: &Path, last: &mut Last) -> Result<Found, OpenError> {
     let failed = |error| OpenError::io("read", path, error);
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, file);
-    let mut found = Found { whole_bytes: 0, last_tick: Tick::ZERO, rest_is_empty: false };
+    let mut found = Found { whole_bytes: 0, rest_is_empty: false };
     while let Some(batch) = read_batch(&mut reader, length - found.whole_bytes).map_err(failed)? {
+        if !last.may_precede(&batch) {
+            break;
+        }
         found.whole_bytes += batch.bytes;
-        found.last_tick = found.last_tick.max(batch.tick);
+        *last = Last { tick: last.tick.max(batch.tick), number: Some(batch.number) };
     }
     let mut file = reader.into_inner();
     file.seek(SeekFrom::Start(found.whole_bytes)).map_err(failed)?;
@@ -118,6 +135,7 @@ fn read(path: &Path) -> Result<Found, OpenError> {
 /// A whole batch.
 struct Batch {
     bytes: u64,
+    number: u64,
     tick: Tick,
 }
 
@@ -152,7 +170,7 @@ impl<R: Read> Source<'_, R> {
             return Err(Stop::NotWhole);
         }
         let count = u32::from_le_bytes(self.take()?);
-        let _number: [u8; 8] = self.take()?;
+        let number = u64::from_le_bytes(self.take()?);
         let mut sum = Xxh3::new();
         let mut tick = Tick::ZERO;
         for _ in 0..count {
@@ -164,7 +182,7 @@ impl<R: Read> Source<'_, R> {
         if tag != TAG_END || magic != *MAGIC || expected != sum.digest() {
             return Err(Stop::NotWhole);
         }
-        Ok(Batch { bytes: self.taken, tick })
+        Ok(Batch { bytes: self.taken, number, tick })
     }
 
     /// Reads an item, and the tick where it is the one that bears it.
@@ -235,4 +253,7 @@ const MAGIC: &[u8; 4] = b"FJL\x03";
 
 /// Tag, type, compression, space, and the lengths of the key, of the value and of it as stored.
 const ITEM_HEAD_BYTES: usize = 1 + 1 + 1 + 8 + 2 + 4 + 4;
+
+/// The library draws numbers for its own ends too, one now and then.
+const NUMBERS_SKIPPED_MAX: u64 = 1 << 32;
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -12,7 +12,7 @@ use crate::error::OpenError;
 /// would let two processes lock two files of that name.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
 }
 
 impl DirLock {
@@ -35,7 +35,15 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(OpenError::io("lock", &path, error)),
         }
         sign(&mut file).map_err(|error| OpenError::io("write", &path, error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child that was forked and hasn't begun its own
+        // program yet. An error changes nothing: the file is closed next.
+        let _ = self.file.unlock();
     }
 }
 

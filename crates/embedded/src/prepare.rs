@@ -9,6 +9,7 @@ use cloakroom_store::{Batch, Change, Key, Log, Review, StoreError, Tick, Version
 
 use crate::envelope::Envelope;
 use crate::keys;
+use crate::recent::KeyHash;
 use crate::state::{State, open_envelope};
 
 /// A commit whose expectations held in a state, and its bytes.
@@ -31,6 +32,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Check {
     /// Its key as spelled.
     pub(crate) key: Vec<u8>,
+    /// Its key as the last changes are remembered.
+    pub(crate) hash: KeyHash,
     /// When it goes out of sight, which changes it as well.
     pub(crate) expires_at: Option<Timestamp>,
 }
@@ -140,7 +143,8 @@ impl Stored {
 
     fn check(&self, partition: Partition, key: &Key) -> Check {
         let expires_at = self.in_sight().and_then(|envelope| envelope.expires_at);
-        Check { key: keys::record(partition, key), expires_at }
+        let key = keys::record(partition, key);
+        Check { hash: KeyHash::of(&key), key, expires_at }
     }
 }
 

@@ -133,7 +133,7 @@ impl Writer {
         batch: &mut OwnedWriteBatch,
     ) -> Answer {
         for (number, check) in prepared.checks.iter().enumerate() {
-            match self.recent.since(&check.key, prepared.seen) {
+            match self.recent.since(check.hash, prepared.seen) {
                 Since::Unchanged if check.expires_at.is_none_or(|at| now < at) => {}
                 Since::Unchanged | Since::Changed => return Answer::Conflict(number),
                 Since::Unknown => return Answer::Stale,
@@ -141,12 +141,11 @@ impl Writer {
         }
         let answer = self.draw(now);
         let tick = self.last_tick;
-        for (name, mut value) in std::mem::take(&mut prepared.entries) {
-            let mut name = name;
+        for (mut name, value) in std::mem::take(&mut prepared.entries) {
             if let Some(place) = name.get_mut(keys::LOG_TICK) {
                 place.copy_from_slice(&tick.0.to_be_bytes());
             }
-            batch.insert(&self.space, name, std::mem::take(&mut value));
+            batch.insert(&self.space, name, value);
         }
         for (name, is_filed) in &prepared.filings {
             if *is_filed {
@@ -165,7 +164,7 @@ impl Writer {
                 }
                 None => batch.remove(&self.space, check.key.as_slice()),
             }
-            self.recent.changed(check.key, tick);
+            self.recent.changed(check.hash, tick);
         }
         answer
     }

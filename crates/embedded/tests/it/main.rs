@@ -1,0 +1,7 @@
+//! The embedded store: the promises of every store, and those about its directory.
+
+mod crash;
+mod damage;
+mod directory;
+mod reopen;
+mod world;
