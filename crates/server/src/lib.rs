@@ -4,6 +4,7 @@ pub mod admin;
 pub mod any_store;
 pub mod cli;
 pub mod config;
+pub mod demo;
 mod forward;
 pub mod http;
 pub mod node_files;

@@ -1,3 +1,172 @@
 //! The commands.
 
+pub mod client;
 pub mod config;
+mod demo;
+mod events;
+mod failure;
+mod keys;
+mod output;
+mod paging;
+mod serve;
+mod sessions;
+mod socket;
+mod token;
+mod upkeep;
+mod users;
+
+use std::io::Write;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use failure::Failure;
+pub use output::Style;
+
+use crate::config::Surroundings;
+
+/// Sessions and tokens for web applications.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 the authority or its store
+/// can't be reached, 4 not found, 5 not allowed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cloakroom",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  cloakroom demo
+  cloakroom serve --data /var/lib/cloakroom
+  cloakroom users add ada@example.com --claim role=admin"
+)]
+struct Program {
+    /// Print JSON instead of tables
+    #[arg(long, global = true, help_heading = "Output")]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the authority
+    Serve(serve::ServeArgs),
+    /// Run an authority with a demo user and example sessions, and show it around
+    Demo(demo::DemoArgs),
+    /// Write, check, show and explain the configuration
+    Config {
+        #[command(flatten)]
+        place: client::Place,
+        #[command(flatten)]
+        args: config::ConfigArgs,
+    },
+    /// Users of the directory
+    Users(users::UsersArgs),
+    /// Who is signed in, and signing them out
+    Sessions(sessions::SessionsArgs),
+    /// Signing keys
+    Keys(keys::KeysArgs),
+    /// The audit log
+    Events(events::EventsArgs),
+    /// Decode and judge a token
+    Token(token::TokenArgs),
+    /// Remove what has expired now
+    Sweep(upkeep::SweepArgs),
+    /// Exit with 0 if the authority is well, else with 1
+    Health(upkeep::HealthArgs),
+    /// Print completions for a shell
+    #[command(after_help = "\
+Examples:
+  cloakroom completions bash > /etc/bash_completion.d/cloakroom
+  cloakroom completions zsh > ~/.zfunc/_cloakroom
+  cloakroom completions fish > ~/.config/fish/completions/cloakroom.fish")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program by its arguments; gives the exit code of the process.
+pub fn run(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> u8 {
+    let program = match Program::try_parse_from(arguments) {
+        Ok(program) => program,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream and which colours.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(USAGE);
+        }
+    };
+    match dispatch(program, out, err) {
+        Ok(()) => 0,
+        Err(failure) => {
+            if failure.is_loud() {
+                // Where even standard error is closed, the exit code has to do.
+                let _ = writeln!(err, "error: {failure}");
+            }
+            failure.code()
+        }
+    }
+}
+
+/// Exit code for wrong usage.
+const USAGE: u8 = 2;
+
+fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    let style = Style::of_process(program.json);
+    match &program.command {
+        Command::Serve(args) => serve::run(args, style, out, err),
+        Command::Demo(args) => demo::run(args, style, out),
+        Command::Config { place, args } => {
+            let surroundings = Surroundings::of_process();
+            match config::run(args, &place.flags(), &surroundings, program.json, out, err)? {
+                config::Outcome::Done => Ok(()),
+                outcome => Err(Failure::Silent(outcome.code())),
+            }
+        }
+        Command::Users(args) => users::run(args, style, out),
+        Command::Sessions(args) => sessions::run(args, style, out),
+        Command::Keys(args) => keys::run(args, style, out),
+        Command::Events(args) => events::run(args, style, out),
+        Command::Token(args) => token::run(args, style, out),
+        Command::Sweep(args) => upkeep::sweep(args, style, out),
+        Command::Health(args) => upkeep::health(args, style, out),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Program::command(), "cloakroom", &mut { out });
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Program::command().debug_assert();
+    }
+
+    #[test]
+    fn each_command_ends_its_help_with_three_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            // `config` is a group by itself; its commands are one word each.
+            if command.get_name() != "help" && !path.contains(" config") {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let examples = help.lines().filter(|line| line.starts_with("  ")).count();
+                assert_eq!(examples, 3, "{path}");
+                assert!(command.get_about().is_some(), "{path}");
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &path);
+            }
+        }
+        check(&Program::command(), "");
+    }
+}

@@ -1,0 +1,296 @@
+//! Who may ask what on the admin listener.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use cloakroom::ApiKeyIdentity;
+use cloakroom_core::event::Actor;
+use cloakroom_core::given::Given;
+use cloakroom_core::origin::{Origin, Scheme};
+use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Uri};
+
+use crate::config::Listener;
+use crate::http::{Asked, header};
+use crate::problem::{Code, Problem};
+use crate::site::Site;
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Whatever the key has: it need only be one.
+    Any,
+    /// See sessions.
+    SessionsRead,
+    /// Open, change and end sessions.
+    SessionsWrite,
+    /// See users and subjects.
+    UsersRead,
+    /// Change users and subjects.
+    UsersWrite,
+    /// See, rotate and revoke signing keys.
+    Keys,
+    /// Read the audit log.
+    Events,
+    /// Everything.
+    Admin,
+}
+
+impl Scope {
+    /// The scopes that a key can have.
+    pub const ALL: [Self; 7] = [
+        Self::SessionsRead,
+        Self::SessionsWrite,
+        Self::UsersRead,
+        Self::UsersWrite,
+        Self::Keys,
+        Self::Events,
+        Self::Admin,
+    ];
+
+    /// Its name; none for [`Scope::Any`], which is no scope of a key.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Any => None,
+            Self::SessionsRead => Some("sessions:read"),
+            Self::SessionsWrite => Some("sessions:write"),
+            Self::UsersRead => Some("users:read"),
+            Self::UsersWrite => Some("users:write"),
+            Self::Keys => Some("keys"),
+            Self::Events => Some("events"),
+            Self::Admin => Some("admin"),
+        }
+    }
+
+    /// Whether a key with `scopes` may do what needs this one.
+    pub fn is_covered(self, scopes: &[String]) -> bool {
+        let has = |scope: Self| scopes.iter().any(|held| Some(held.as_str()) == scope.name());
+        self == Self::Any || has(self) || has(Self::Admin)
+    }
+}
+
+/// Who asks, as events name them.
+pub(super) fn actor_of(identity: &ApiKeyIdentity) -> Actor {
+    if identity.is_root { Actor::Operator } else { Actor::ApiKey(identity.id.clone()) }
+}
+
+/// Lets a request in whose key has the scope that its endpoint needs.
+pub(super) async fn require_scope(
+    State(site): State<Arc<Site>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let identity = authenticate(&site, &parts).await?;
+    let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    let scope = path.and_then(|path| scope_of(&parts.method, path));
+    if !scope.unwrap_or(Scope::Any).is_covered(&identity.scopes) {
+        let name = scope.and_then(Scope::name).unwrap_or_default();
+        let detail = format!("this needs a key with the scope {name}");
+        return Err(Problem::new(Code::InsufficientScope, detail));
+    }
+    parts.extensions.insert(identity);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+/// The scope that an endpoint needs; none where there is no such endpoint.
+fn scope_of(method: &Method, path: &str) -> Option<Scope> {
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    super::table().find(|(m, p, _)| *m == method && *p == path).map(|(.., scope)| scope)
+}
+
+async fn authenticate(site: &Site, parts: &Parts) -> Result<ApiKeyIdentity, Problem> {
+    let refused = match bearer(&parts.headers) {
+        Ok(key) => match site.authority.authenticate_api_key(key).await {
+            Ok(identity) => return Ok(identity),
+            Err(error) => Problem::from(error),
+        },
+        Err(problem) => problem,
+    };
+    // Whoever guesses is counted, and slowed down, for its network.
+    if let Some(asked) = parts.extensions.get::<Arc<Asked>>() {
+        site.admit_nobody(asked, &parts.headers)?;
+    }
+    Err(refused)
+}
+
+/// The bearer token of a request (RFC 6750 section 2.1); a key anywhere else doesn't count.
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let required = || Problem::new(Code::CredentialsRequired, "an API key is required");
+    let value = match header(headers, AUTHORIZATION.as_str()) {
+        Given::Absent => return Err(required()),
+        Given::Several => {
+            return Err(Problem::new(Code::TokenInvalid, "one Authorization header, not several"));
+        }
+        Given::One(value) => value,
+    };
+    let text = str::from_utf8(value).unwrap_or_default();
+    let Some((scheme, token)) = text.split_once(' ') else { return Err(required()) };
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_matches(' ')) } else { Err(required()) }
+}
+
+/// Refuses what a browser would send for a page that isn't this listener's own: a name that
+/// somebody else's DNS points here (rebinding), or another site's origin.
+pub(super) async fn require_own_name(
+    State(site): State<Arc<Site>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let authority = authority_of(request.uri(), headers)?;
+    if !site.is_admin_name(authority) {
+        let detail = "the Host isn't this listener's own nor in server.admin_hosts";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    let scheme = if site.config.admin_tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let own = match header(headers, ORIGIN.as_str()) {
+        Given::Absent => true,
+        Given::One(value) => {
+            let given = Origin::parse_bytes(value).ok();
+            given.is_some() && given == Origin::of_authority(scheme, authority).ok()
+        }
+        Given::Several => false,
+    };
+    if !own {
+        return Err(Problem::new(Code::Forbidden, "a foreign Origin has no business here"));
+    }
+    Ok(next.run(request).await)
+}
+
+/// The name that a request was sent to: HTTP/2's `:authority`, else `Host`.
+fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
+    let unclear = || Problem::malformed("one Host, and the one that is asked");
+    let host = match header(headers, HOST.as_str()) {
+        Given::Absent => None,
+        Given::One(value) => Some(str::from_utf8(value).map_err(|_| unclear())?),
+        Given::Several => return Err(unclear()),
+    };
+    match (uri.authority(), host) {
+        (Some(authority), Some(host)) if authority.as_str() != host => Err(unclear()),
+        (Some(authority), _) => Ok(authority.as_str()),
+        (None, Some(host)) => Ok(host),
+        (None, None) => Ok(""),
+    }
+}
+
+impl Site {
+    /// Whether the admin listener may be addressed by this `host[:port]`.
+    ///
+    /// The port isn't compared: rebinding needs a name, and a container's ports are mapped.
+    fn is_admin_name(&self, authority: &str) -> bool {
+        let Some(host) = host_of(authority) else { return false };
+        let known = self.config.server.admin_hosts.iter();
+        if known.map(|name| name.as_str()).any(|name| name.eq_ignore_ascii_case(host)) {
+            return true;
+        }
+        is_own_name(host, &self.config.server.admin)
+    }
+}
+
+/// Whether a listener is addressed by its own address, or by `localhost` where it is this machine's.
+fn is_own_name(host: &str, listener: &Listener) -> bool {
+    let local = host.eq_ignore_ascii_case("localhost");
+    let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    match listener {
+        Listener::Unix(_) => local,
+        Listener::Tcp(address) => {
+            let ip = address.ip().to_canonical();
+            match literal.map(|literal| literal.to_canonical()) {
+                None => local && (ip.is_loopback() || ip.is_unspecified()),
+                Some(literal) if ip.is_loopback() => literal.is_loopback(),
+                // No DNS can make a page of somebody else's have an address for its host.
+                Some(literal) => ip.is_unspecified() || literal == ip,
+            }
+        }
+    }
+}
+
+/// The host of `host`, `host:port`, `[v6]` or `[v6]:port`.
+fn host_of(authority: &str) -> Option<&str> {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    if authority.starts_with('[') {
+        let end = authority.find(']')? + 1;
+        let (host, port) = authority.split_at(end);
+        return (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(host);
+    }
+    match authority.split_once(':') {
+        None => Some(authority),
+        Some((host, port)) => is_port(port).then_some(host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(text: &str) -> Listener {
+        Listener::Tcp(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn l6_only_the_listeners_own_names_are_its_names() {
+        let own = |authority: &str, listener: &Listener| {
+            host_of(authority).is_some_and(|host| is_own_name(host, listener))
+        };
+        let loopback = tcp("127.0.0.1:7401");
+        for name in ["127.0.0.1:7401", "localhost:7401", "LOCALHOST", "[::1]:7401", "localhost:8401"]
+        {
+            assert!(own(name, &loopback), "{name}");
+        }
+        for name in [
+            "evil.example:7401",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example:7401",
+            "10.0.0.9:7401",
+            "localhost:7401:80",
+            "localhost@evil.example",
+            "[::1]evil",
+            "[::1",
+            "",
+            ":7401",
+        ] {
+            assert!(!own(name, &loopback), "{name}");
+        }
+        let everywhere = tcp("0.0.0.0:7401");
+        assert!(own("10.0.0.9:7401", &everywhere) && own("localhost", &everywhere));
+        assert!(!own("evil.example:7401", &everywhere));
+        let one = tcp("10.0.0.9:7401");
+        assert!(own("10.0.0.9", &one) && !own("10.0.0.8", &one) && !own("localhost", &one));
+        assert!(own("localhost", &Listener::Unix("/run/x".into())));
+    }
+
+    #[test]
+    fn l1_a_scope_covers_itself_and_admin_covers_all() {
+        for scope in Scope::ALL {
+            let held = |scope: Scope| vec![scope.name().unwrap_or_default().to_owned()];
+            assert!(scope.is_covered(&held(scope)) && scope.is_covered(&held(Scope::Admin)));
+            for other in Scope::ALL.into_iter().filter(|o| *o != scope && *o != Scope::Admin) {
+                assert!(!scope.is_covered(&held(other)), "{other:?} covers {scope:?}");
+            }
+            assert!(!scope.is_covered(&[]));
+            assert!(Scope::Any.is_covered(&[]));
+        }
+    }
+
+    #[test]
+    fn l5_a_key_counts_as_bearer_token_only() {
+        let of = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, value.parse().expect("a header value"));
+            }
+            bearer(&headers).map(str::to_owned).map_err(|problem| problem.code())
+        };
+        assert_eq!(of(&["Bearer cka_x"]), Ok("cka_x".to_owned()));
+        assert_eq!(of(&["bearer cka_x"]), Ok("cka_x".to_owned()));
+        for other in [&["Basic Y2thX3g6"][..], &["cka_x"], &[], &["Basic cka_x"]] {
+            assert_eq!(of(other), Err(Code::CredentialsRequired), "{other:?}");
+        }
+        assert_eq!(of(&["Bearer cka_x", "Bearer cka_x"]), Err(Code::TokenInvalid));
+    }
+}

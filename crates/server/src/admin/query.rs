@@ -1,0 +1,159 @@
+//! Queries and path segments: read strictly, each parameter once, unknown ones refused.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{FromRequestParts, Path};
+use cloakroom_core::limits::PAGE_MAX;
+use cloakroom_core::types::{Sid, Subject};
+use hyper::http::request::Parts;
+
+use crate::http::Ask;
+use crate::problem::Problem;
+
+/// The parameters of a query.
+#[derive(Debug)]
+pub(super) struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Reads a request's query.
+    pub(super) fn of(ask: &Ask) -> Result<Self, Problem> {
+        Self::parse(ask.query().unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Result<Self, Problem> {
+        let mut parameters = BTreeMap::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if parameters.insert(decode(name)?, decode(value)?).is_some() {
+                return Err(Problem::malformed("a parameter is there twice"));
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    /// A parameter's text. An empty one counts as none.
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name).filter(|value| !value.is_empty())
+    }
+
+    /// `limit`: 1 to 200, by default all of them.
+    pub(super) fn limit(&mut self) -> Result<usize, Problem> {
+        let Some(text) = self.0.remove("limit") else { return Ok(PAGE_MAX) };
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse()
+            .ok()
+            .filter(|limit| plain && (1..=PAGE_MAX).contains(limit))
+            .ok_or_else(|| Problem::invalid_member("limit", "must be a whole number from 1 to 200"))
+    }
+
+    /// `subject`.
+    pub(super) fn subject(&mut self) -> Result<Option<Subject>, Problem> {
+        let parse = |text: String| {
+            Subject::parse(&text).map_err(|why| Problem::invalid_member("subject", why.0))
+        };
+        self.text("subject").map(parse).transpose()
+    }
+
+    /// `sid`.
+    pub(super) fn sid(&mut self) -> Result<Option<Sid>, Problem> {
+        let parse = |text: String| {
+            text.parse().map_err(|_| Problem::invalid_member("sid", "isn't the id of a session"))
+        };
+        self.text("sid").map(parse).transpose()
+    }
+
+    /// Refuses what is left over.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        match self.0.keys().next() {
+            Some(name) => Err(Problem::unknown_member(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn decode(text: &str) -> Result<String, Problem> {
+    let malformed = || Problem::malformed("the query is malformed");
+    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let high = rest.next().and_then(hex).ok_or_else(malformed)?;
+                high << 4 | rest.next().and_then(hex).ok_or_else(malformed)?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| malformed())
+}
+
+/// The one variable segment of a path, decoded.
+#[derive(Debug)]
+pub(super) struct Segment(String);
+
+impl Segment {
+    /// Its text.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A session's id; what is none names no session.
+    pub(super) fn sid(&self) -> Result<Sid, Problem> {
+        self.0.parse().map_err(|_| Problem::not_found())
+    }
+
+    /// A subject; what can't be one is none.
+    pub(super) fn subject(&self) -> Result<Subject, Problem> {
+        Subject::parse(&self.0).map_err(|_| Problem::not_found())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segment = Path::<String>::from_request_parts(parts, state).await;
+        segment.map(|Path(text)| Self(text)).map_err(|_| Problem::malformed("the path is malformed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Code;
+
+    fn limit(text: &str) -> Result<usize, Code> {
+        Query::parse(text).and_then(|mut query| query.limit()).map_err(|problem| problem.code())
+    }
+
+    #[test]
+    fn k3_limits_are_whole_numbers_from_1_to_200() {
+        assert_eq!(limit(""), Ok(PAGE_MAX));
+        assert_eq!(limit("limit=1"), Ok(1));
+        assert_eq!(limit("limit=200"), Ok(200));
+        for bad in [
+            "0", "-1", "201", "2147483648", "9007199254740993", "9223372036854775808", "1e308",
+            "%221%22", "1.5", "+5", "%2B5", "", "0x10",
+        ] {
+            assert_eq!(limit(&format!("limit={bad}")), Err(Code::InvalidMember), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_one_way_only() {
+        let mut query = Query::parse("subject=a%2Fb+c&sid=&").expect("a query");
+        assert_eq!(query.subject().ok().flatten().map(|s| s.to_string()).as_deref(), Some("a/b c"));
+        assert_eq!(query.sid(), Ok(None));
+        assert_eq!(query.finish(), Ok(()));
+        let left = Query::parse("x=1").expect("a query").finish();
+        assert_eq!(left, Err(Problem::unknown_member("x")));
+        for bad in ["a=1&a=1", "a=%", "a=%zz", "a=%ff", "a=1&%61=2"] {
+            let code = Query::parse(bad).err().map(|problem| problem.code());
+            assert_eq!(code, Some(Code::MalformedRequest), "{bad}");
+        }
+        let mut query = Query::parse("subject=a%00b").expect("a query");
+        assert!(query.subject().is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! `/admin/v1/users`: the directory.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use cloakroom::{ApiKeyIdentity, NewUser, UserPatch, UserView};
+use cloakroom_core::session::Object;
+use hyper::StatusCode;
+use hyper::header::LOCATION;
+use serde::Serialize;
+use serde_json::json as object;
+
+use super::guard::actor_of;
+use super::query::{Query, Segment};
+use super::view::{ended, header_value, no_content, standing_durability, time};
+use crate::http::{Ask, Need, json};
+use crate::problem::Problem;
+use crate::site::Site;
+
+pub(super) async fn list(State(site): State<Arc<Site>>, ask: Ask) -> Result<Response, Problem> {
+    let mut query = Query::of(&ask)?;
+    let (identifier, limit) = (query.text("identifier"), query.limit()?);
+    let after = query.text("after");
+    query.finish()?;
+    let (found, next) = match identifier {
+        Some(identifier) => {
+            let found = site.authority.user_by_identifier(&identifier).await?;
+            (found.into_iter().collect(), None)
+        }
+        None => {
+            let page = site.authority.users(after.as_deref(), limit).await?;
+            (page.users, page.next)
+        }
+    };
+    let users: Vec<View<'_>> = found.iter().map(View::of).collect();
+    Ok(json(StatusCode::OK, &object!({"users": users, "next": next})))
+}
+
+pub(super) async fn create(
+    State(site): State<Arc<Site>>,
+    Extension(identity): Extension<ApiKeyIdentity>,
+    mut ask: Ask,
+) -> Result<Response, Problem> {
+    let mut members = ask.members(Need::Required).await?;
+    let user = NewUser {
+        identifier: members.text("identifier")?,
+        password: members.opt_secret("password")?,
+        claims: members.opt_object("claims")?.unwrap_or_default(),
+    };
+    members.finish()?;
+    let ctx = ask.context(actor_of(&identity), site.trusted());
+    let made = site.authority.create_user(user, &ctx).await?;
+    let mut response = answer(StatusCode::CREATED, &made);
+    let location = format!("/admin/v1/users/{}", made.id);
+    response.headers_mut().insert(LOCATION, header_value(&location));
+    Ok(response)
+}
+
+pub(super) async fn read(State(site): State<Arc<Site>>, id: Segment) -> Result<Response, Problem> {
+    Ok(answer(StatusCode::OK, &site.authority.user(&id.subject()?).await?))
+}
+
+pub(super) async fn change(
+    State(site): State<Arc<Site>>,
+    Extension(identity): Extension<ApiKeyIdentity>,
+    id: Segment,
+    mut ask: Ask,
+) -> Result<Response, Problem> {
+    let mut members = ask.members(Need::Required).await?;
+    let patch = UserPatch {
+        identifier: members.opt_text("identifier")?,
+        password: members.opt_secret("password")?,
+        claims: members.opt_object("claims")?,
+        disabled: members.opt_bool("disabled")?,
+    };
+    members.finish()?;
+    let ends = patch.disabled == Some(true) || patch.password.is_some();
+    let ctx = ask.context(actor_of(&identity), site.trusted());
+    let changed = site.authority.patch_user(&id.subject()?, patch, &ctx).await?;
+    let response = answer(StatusCode::OK, &changed);
+    Ok(if ends { ended(response, standing_durability(&site)) } else { response })
+}
+
+pub(super) async fn delete(
+    State(site): State<Arc<Site>>,
+    Extension(identity): Extension<ApiKeyIdentity>,
+    id: Segment,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    let ctx = ask.context(actor_of(&identity), site.trusted());
+    let done = site.authority.delete_user(&id.subject()?, &ctx).await?;
+    Ok(ended(no_content(), done.durability))
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    id: &'a str,
+    identifier: &'a str,
+    disabled: bool,
+    claims: &'a Object,
+    created_at: String,
+    password_changed_at: Option<String>,
+}
+
+impl<'a> View<'a> {
+    fn of(user: &'a UserView) -> Self {
+        Self {
+            id: user.id.as_str(),
+            identifier: &user.identifier,
+            disabled: user.disabled,
+            claims: &user.claims,
+            created_at: time(user.created_at),
+            password_changed_at: user.password_changed_at.map(time),
+        }
+    }
+}
+
+fn answer(status: StatusCode, user: &UserView) -> Response {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        user: View<'a>,
+    }
+    json(status, &Answer { user: View::of(user) })
+}

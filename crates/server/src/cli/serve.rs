@@ -1,0 +1,131 @@
+//! `cloakroom serve`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Args;
+use cloakroom::OpenError;
+use cloakroom_embedded::OpenError as EmbeddedError;
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use super::client::Place;
+use super::config::tell;
+use super::failure::Failure;
+use super::output::{Style, print_json};
+use crate::config::{Config, Loaded, Log, LogFormat, Surroundings};
+use crate::serve::{Running, StartError, start};
+
+/// The arguments of `cloakroom serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cloakroom serve
+  cloakroom serve --config /etc/cloakroom/cloakroom.toml
+  CLOAKROOM_SERVER__PUBLIC=127.0.0.1:8400 cloakroom serve --data /var/lib/cloakroom")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Runs the authority until it is told to stop.
+///
+/// # Errors
+///
+/// Why it can't start.
+pub fn run(
+    args: &ServeArgs,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Failure> {
+    let loaded = Loaded::read(&args.place.flags(), &Surroundings::of_process());
+    tell(&loaded, err)?;
+    let config = loaded.outcome.map_err(|_| Failure::Silent(2))?;
+    write_logs(&config.log);
+    runtime()?.block_on(async {
+        let running = started(*config).await?;
+        // A closed standard output is no reason not to serve.
+        let _ = greet(&running, style, out);
+        follow_signals(running).await
+    })
+}
+
+/// A runtime for a node.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(format!("can't start threads: {error}")))
+}
+
+/// Starts a node.
+pub(super) async fn started(config: Config) -> Result<Running, Failure> {
+    start(config).await.map_err(|error| match &error {
+        StartError::Files(_)
+        | StartError::Cookies(_)
+        | StartError::Passwords(_)
+        | StartError::Tls { .. }
+        | StartError::StoreNotServed
+        | StartError::Store(EmbeddedError::Locked { .. })
+        | StartError::Authority(OpenError::WrongMasterKey(_) | OpenError::Unusable(_)) => {
+            Failure::Usage(error.to_string())
+        }
+        StartError::Authority(OpenError::Store(_)) => Failure::Unreachable(error.to_string()),
+        StartError::Store(_) | StartError::Listen { .. } => Failure::Failed(error.to_string()),
+    })
+}
+
+/// Serves until a signal says otherwise.
+pub(super) async fn follow_signals(running: Running) -> Result<(), Failure> {
+    let watched = running.run_until_signal().await;
+    watched.map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
+}
+
+/// Writes log lines to standard error as the configuration has it; `RUST_LOG` goes before it.
+pub(super) fn write_logs(log: &Log) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Only a second call in one process fails; the first one's lines are as good.
+    let _ = match log.format {
+        LogFormat::Text => lines.with_target(false).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+}
+
+fn greet(running: &Running, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let config = &running.site().config;
+    let scheme = |tls: bool| if tls { "https" } else { "http" };
+    let public = running.public.url(scheme(config.public_tls.is_some()));
+    let admin = running.admin.url(scheme(config.admin_tls.is_some()));
+    let key = &config.root_api_key_file;
+    if style.json {
+        let answer = json!({
+            "public": public,
+            "admin": admin,
+            "data": config.data_dir,
+            "root_api_key_file": key,
+        });
+        print_json(&answer, out)?;
+    } else {
+        writeln!(out, "Cloakroom {} is running.\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "  public   {public}")?;
+        writeln!(out, "  admin    {admin}")?;
+        writeln!(out, "  data     {}", config.data_dir.display())?;
+        writeln!(out, "  API key  {}\n", key.display())?;
+        writeln!(out, "Try it:\n\n  {}\n", first_command(&admin, key))?;
+    }
+    out.flush()
+}
+
+/// One line that shows it works.
+fn first_command(admin: &str, key: &Path) -> String {
+    let bearer = format!("-H \"Authorization: Bearer $(cat {})\"", crate::demo::quoted(key));
+    match admin.strip_prefix("unix:") {
+        Some(path) => {
+            format!("curl --unix-socket {path} {bearer} http://localhost/admin/v1/users")
+        }
+        None => format!("curl {bearer} {admin}/admin/v1/users"),
+    }
+}
