@@ -39,6 +39,21 @@ impl Touches {
     }
 }
 
+/// Uses that were taken to be written down; those that weren't wait again.
+struct Unwritten<'a> {
+    touches: &'a Touches,
+    uses: Vec<(Sid, Arc<Meters>)>,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        // Else nobody would ask again: a session in use would count as idle.
+        for (sid, meters) in &self.uses {
+            self.touches.push(*sid, meters);
+        }
+    }
+}
+
 impl<S: Store> Authority<S> {
     /// Notes a use of a live session, if the last one written is older than the slack.
     pub(crate) async fn note_use(&self, session: &Session, meters: &Arc<Meters>) {
@@ -68,19 +83,34 @@ impl<S: Store> Authority<S> {
         Ok(())
     }
 
-    /// Writes down the uses noted so far. To be called at least once a second.
+    /// Writes down the uses noted so far. To be called at least once a second; what couldn't be
+    /// written waits for the next call.
     pub async fn flush_touches(&self) -> Result<(), Error> {
         let mut partitions: BTreeMap<Partition, BTreeMap<Sid, Arc<Meters>>> = BTreeMap::new();
         for (sid, meters) in self.touches.take() {
             partitions.entry(sid.partition()).or_default().insert(sid, meters);
         }
-        for (partition, touched) in partitions {
-            let touched: Vec<(Sid, Arc<Meters>)> = touched.into_iter().collect();
-            for batch in touched.chunks(BATCH) {
-                self.write_touches(partition, batch).await?;
+        let unwritten = |uses: BTreeMap<Sid, Arc<Meters>>| Unwritten {
+            touches: &self.touches,
+            uses: uses.into_iter().collect(),
+        };
+        // All of them before the first wait: whoever waits for this may go away.
+        let partitions: Vec<(Partition, Unwritten<'_>)> =
+            partitions.into_iter().map(|(partition, uses)| (partition, unwritten(uses))).collect();
+        let mut outcome = Ok(());
+        for (partition, mut unwritten) in partitions {
+            while !unwritten.uses.is_empty() {
+                let size = unwritten.uses.len().min(BATCH);
+                match self.write_touches(partition, &unwritten.uses[..size]).await {
+                    Ok(()) => drop(unwritten.uses.drain(..size)),
+                    Err(error) => {
+                        outcome = Err(error);
+                        break;
+                    }
+                }
             }
         }
-        Ok(())
+        outcome
     }
 
     async fn write_touches(
