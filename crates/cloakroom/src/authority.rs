@@ -13,6 +13,7 @@ use cloakroom_store::record::StoreSettings;
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
 use moka::sync::Cache as Lru;
 
+use crate::api_keys::KeyUses;
 use crate::cache::{Cache, Meters};
 use crate::clock::{Clock, Entropy, draw};
 use crate::context::{Error, Unavailable};
@@ -83,6 +84,7 @@ pub struct Authority<S> {
     pub(crate) ring: RwLock<Arc<KeyRing>>,
     pub(crate) touches: Touches,
     pub(crate) reports: Reports,
+    pub(crate) key_uses: KeyUses,
     pub(crate) followed: Followed,
     pub(crate) hashing: HashPool,
     pub(crate) root_key: RwLock<Option<TokenHash>>,
@@ -110,6 +112,7 @@ impl<S: Store> Authority<S> {
             ring: RwLock::new(Arc::new(ring)),
             touches: Touches::default(),
             reports: Reports::default(),
+            key_uses: KeyUses::default(),
             followed: Followed::new(store.partitions()),
             hashing: HashPool::new(settings.password_pool, settings.argon2),
             root_key: RwLock::new(None),

@@ -6,6 +6,7 @@
 //! drives its background work (see [`Authority::flush_touches`], [`Authority::sweep`],
 //! [`Authority::tend_keys`], [`Authority::follow`]).
 
+mod api_keys;
 mod authority;
 mod cache;
 mod claims;
@@ -31,6 +32,7 @@ mod transact;
 mod users;
 mod verify;
 
+pub use api_keys::{ApiKeyIdentity, ApiKeyView, NewApiKey, SCOPES};
 pub use authority::{Authority, OpenError, RootKey, StoreSecret};
 pub use cache::Meters;
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
@@ -44,7 +46,7 @@ pub use settings::{LoginLimits, OnLimit, Settings, VerifySettings};
 pub use signin::{Login, Ticket};
 pub use subjects::{SubjectPatch, SubjectView};
 pub use sweep::Swept;
-pub use tokens::{ApiKeyIdentity, Introspection};
+pub use tokens::Introspection;
 pub use users::{NewUser, UserPage, UserPatch, UserView};
 pub use verify::{Credential, Listed, SessionPage, Verified, Via};
 

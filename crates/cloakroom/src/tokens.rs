@@ -1,6 +1,6 @@
-//! Tokens: issuing them, what they are, CSRF, and keys of backends.
+//! Tokens: issuing them, what they are, and CSRF.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::csrf::{check_token, issue_token};
@@ -9,11 +9,11 @@ use cloakroom_core::limits::TOKEN_LEEWAY;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::Session;
 use cloakroom_core::subject::SubjectState;
+use cloakroom_core::token::Looks;
 use cloakroom_core::token::access::{AccessClaims, issue, new_jti};
-use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_core::token::{Looks, TokenRefusal};
-use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, TokenHash};
-use cloakroom_store::{Key, Record, Store};
+use cloakroom_core::token::opaque::OpaqueKind;
+use cloakroom_core::types::{Secret, Sid, Subject, Timestamp};
+use cloakroom_store::Store;
 
 use crate::authority::Authority;
 use crate::cache::Assertion;
@@ -34,17 +34,6 @@ pub enum Introspection {
     Refresh(Verified),
     /// A session cookie's value.
     Session(Verified),
-}
-
-/// A key of a backend, proven.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiKeyIdentity {
-    /// Its id; `root` for the node's own.
-    pub id: String,
-    /// What it may do.
-    pub scopes: Vec<String>,
-    /// Whether it is the node's own, which may do everything.
-    pub is_root: bool,
 }
 
 impl<S: Store> Authority<S> {
@@ -175,36 +164,5 @@ impl<S: Store> Authority<S> {
 
     fn pre_csrf_key(&self, cookie: &str) -> Secret<[u8; 32]> {
         self.keys.csrf_key(&[b"cookie ".as_slice(), cookie.as_bytes()].concat())
-    }
-
-    /// Whose a backend's key is, and what it may do.
-    pub async fn authenticate_api_key(&self, text: &str) -> Result<ApiKeyIdentity, Error> {
-        let root = *self.root_key.read().unwrap_or_else(PoisonError::into_inner);
-        if root.is_some_and(|root: TokenHash| root.matches(text.as_bytes())) {
-            let scopes = vec!["admin".to_owned()];
-            return Ok(ApiKeyIdentity { id: "root".into(), scopes, is_root: true });
-        }
-        let token =
-            OpaqueToken::parse(OpaqueKind::ApiKey, text, &self.keys).map_err(|refusal| {
-                match refusal {
-                    TokenRefusal::WrongType => Refusal::TokenWrongType,
-                    TokenRefusal::Invalid | TokenRefusal::KeyRevoked | TokenRefusal::Expired(_) => {
-                        Refusal::TokenInvalid
-                    }
-                }
-            })?;
-        let key = Key::ApiKey(token.sid);
-        let loaded = self.load(Partition::ZERO, std::slice::from_ref(&key)).await?;
-        let Some(Record::ApiKey(found)) = loaded.get(&key) else {
-            return Err(Refusal::TokenInvalid.into());
-        };
-        if !found.secret.matches(token.secret.expose()) {
-            return Err(Refusal::TokenInvalid.into());
-        }
-        if found.expires_at.is_some_and(|at| loaded.now >= at) {
-            return Err(Refusal::TokenExpired.into());
-        }
-        let scopes = found.scopes.clone();
-        Ok(ApiKeyIdentity { id: found.id.to_string(), scopes, is_root: false })
     }
 }

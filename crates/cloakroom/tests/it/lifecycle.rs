@@ -7,7 +7,9 @@ use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
 use cloakroom::core::types::Sid;
-use cloakroom::{Credential, IfMatch, OnLimit, OpenRequest, Settings};
+use cloakroom::{
+    ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Settings,
+};
 
 use crate::world::*;
 
@@ -395,4 +397,65 @@ async fn a_moved_epoch_is_a_conflict_to_a_backend() {
     assert!(matches!(refusal(refused), Refusal::Conflict(_)));
     let fresh = OpenRequest { epoch: Some(1), ..request(grant(Delivery::Cookie)) };
     assert!(world.authority.open_session(fresh, &ctx()).await.is_ok());
+}
+
+fn root() -> ApiKeyIdentity {
+    ApiKeyIdentity { id: "root".into(), scopes: vec!["admin".into()], is_root: true }
+}
+
+fn key(scopes: &[&str]) -> NewApiKey {
+    let scopes = scopes.iter().map(ToString::to_string).collect();
+    NewApiKey { name: "shop".into(), scopes, expires_in: None }
+}
+
+#[tokio::test]
+async fn l2_a_key_can_not_make_a_key_that_may_do_more() {
+    let world = World::new().await;
+    let (_, secret) = world
+        .authority
+        .create_api_key(key(&["sessions:write"]), &root(), &ctx())
+        .await
+        .expect("a key");
+    let maker = world.authority.authenticate_api_key(secret.expose()).await.expect("known");
+    for more in [&["admin"][..], &["sessions:write", "users:read"]] {
+        let refused = world.authority.create_api_key(key(more), &maker, &ctx()).await;
+        assert!(matches!(refusal(refused), Refusal::Forbidden(_)));
+    }
+    let same = world.authority.create_api_key(key(&["sessions:write"]), &maker, &ctx()).await;
+    assert!(same.is_ok(), "the control");
+}
+
+#[tokio::test]
+async fn l3_a_deleted_or_expired_key_stops_at_once() {
+    let world = World::new().await;
+    let make = async |expires_in| {
+        let new = NewApiKey { expires_in, ..key(&["events"]) };
+        world.authority.create_api_key(new, &root(), &ctx()).await.expect("a key")
+    };
+    let (deleted, deleted_secret) = make(None).await;
+    let (_, expiring) = make(Some(HOUR)).await;
+    for secret in [&deleted_secret, &expiring] {
+        assert!(world.authority.authenticate_api_key(secret.expose()).await.is_ok());
+    }
+    world.authority.delete_api_key(deleted.id, &ctx()).await.expect("deleted");
+    let gone = world.authority.authenticate_api_key(deleted_secret.expose()).await;
+    assert_eq!(refusal(gone), Refusal::TokenInvalid);
+    world.advance(HOUR);
+    assert!(world.authority.authenticate_api_key(expiring.expose()).await.is_err());
+    world.advance(SECOND);
+    assert_eq!(world.authority.sweep().await.expect("swept").removed, 1);
+    let (left, _) = world.authority.api_keys(None, 10).await.expect("a list");
+    assert!(left.is_empty());
+}
+
+#[tokio::test]
+async fn a_keys_last_use_is_known_to_within_a_minute() {
+    let world = World::new().await;
+    let (made, secret) =
+        world.authority.create_api_key(key(&["events"]), &root(), &ctx()).await.expect("a key");
+    world.advance(HOUR);
+    world.authority.authenticate_api_key(secret.expose()).await.expect("known");
+    world.authority.flush_key_uses().await.expect("flushed");
+    let (keys, _) = world.authority.api_keys(None, 10).await.expect("a list");
+    assert_eq!((keys[0].id, keys[0].last_used_at), (made.id, Some(START.plus(HOUR))));
 }
