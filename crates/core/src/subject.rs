@@ -1,5 +1,7 @@
 //! What is kept of a subject and of a partition: the epochs that end many sessions in one write.
 
+use std::fmt;
+
 use crate::limits::SUBJECT_BUMPS_KEPT;
 use crate::session::{EndReason, Object};
 use crate::types::{Subject, Timestamp};
@@ -78,7 +80,7 @@ pub struct PartitionState {
 }
 
 /// A user of the directory: the user's id is its subject.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct User {
     /// The user's id, which is the subject of the user's sessions.
     pub id: Subject,
@@ -92,4 +94,17 @@ pub struct User {
     pub created_at: Timestamp,
     /// When the password was last set.
     pub password_changed_at: Option<Timestamp>,
+}
+
+impl fmt::Debug for User {
+    /// Leaves the password's hash out: what prints a user has no use for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id)
+            .field("identifier", &self.identifier)
+            .field("has_password", &self.password.is_some())
+            .field("created_at", &self.created_at)
+            .field("password_changed_at", &self.password_changed_at)
+            .finish_non_exhaustive()
+    }
 }
