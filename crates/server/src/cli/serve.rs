@@ -84,8 +84,9 @@ pub(super) async fn follow_signals(running: Running) -> Result<(), Failure> {
 
 /// Writes log lines to standard error as the configuration has it; `RUST_LOG` goes before it.
 pub(super) fn write_logs(log: &Log) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(log.level.as_str()));
+    // The store's library tells of its files at every start, which says nothing to an operator.
+    let default = format!("{},fjall=warn,lsm_tree=warn", log.level.as_str());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Only a second call in one process fails; the first one's lines are as good.
     let _ = match log.format {
