@@ -92,7 +92,7 @@ fn writes_until_killed() {
     let write = async |store: Arc<_>, partition| {
         let mut writer = Writer::resume(&store, partition).await;
         loop {
-            let tick = writer.commit(&store, 1 + 37 * usize::from(partition)).await;
+            let tick = writer.commit(&store, 1 + 4000 * usize::from(partition)).await;
             let line = format!("ack {partition} {} {} .\n", writer.number, tick.0);
             if std::io::stdout().lock().write_all(line.as_bytes()).is_err() {
                 return;

@@ -1,5 +1,6 @@
 //! The embedded store: the promises of every store, and those about its directory.
 
+mod conformance;
 mod crash;
 mod damage;
 mod directory;
