@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloakroom_core::session::{Delivery, Epochs, Session, SessionRules};
 use cloakroom_core::subject::SubjectState;
@@ -19,6 +19,10 @@ pub const PER_SUBJECT: usize = 5;
 const SUBJECTS_AT_ONCE: usize = 100;
 /// Commits under way at once.
 const COMMITS_AT_ONCE: usize = 8;
+/// A store is at rest when its size stays the same over so many looks.
+const QUIET_LOOKS: usize = 6;
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const SETTLE_MAX: Duration = Duration::from_secs(30);
 
 /// Makes a data directory, as `cloakroom serve` takes it, with `sessions` live sessions.
 pub async fn data_directory(folder: &Path, sessions: usize) -> Outcome<()> {
@@ -27,7 +31,21 @@ pub async fn data_directory(folder: &Path, sessions: usize) -> Outcome<()> {
     server::write_secret(&folder.join("master.key"), master.encode().expose())?;
     let engine = setting::open(&folder.join("store"), true).await?;
     let now = engine.now();
-    plant(&engine, "user", sessions / PER_SUBJECT, PER_SUBJECT, now).await
+    plant(&engine, "user", sessions / PER_SUBJECT, PER_SUBJECT, now).await?;
+    settle(&engine).await
+}
+
+/// Waits until the store has put in order, in the background, what was filled in so fast.
+async fn settle(engine: &Engine) -> Outcome<()> {
+    let (started, mut size) = (Instant::now(), 0);
+    let mut quiet = 0;
+    while quiet < QUIET_LOOKS && started.elapsed() < SETTLE_MAX {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = engine.store().size_on_disk()?;
+        quiet = if now == size { quiet + 1 } else { 0 };
+        size = now;
+    }
+    Ok(())
 }
 
 /// Opens `each` sessions for each of `subjects` new subjects, at `now`, without an event.
