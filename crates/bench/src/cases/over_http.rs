@@ -58,6 +58,7 @@ pub fn run(report: &Report, folder: &Path) -> io::Result<()> {
     }
     let launch = Launch::new(&server::build()?, &folder.join("http"))
         .under(machine::pinned_to(SERVER_CORE))
+        .set("server.trusted_proxies", "127.0.0.1/32")
         .set("limit.session", "1000000/1m");
     let stage = Stage { server: launch.start()?, folder: folder.to_owned() };
     generator::write_scripts(folder)?;
@@ -101,7 +102,8 @@ impl Stage {
                 "cookie" => format!("Cookie: session={}", member(opened, "session_token")),
                 _ => format!("Authorization: Bearer {}", member(opened, "access_token")),
             })
-            .map(|header| format!("GET /auth/verify HTTP/1.1|{header}"))
+            // What a gateway tells of the visitor's request; without it a cookie is refused.
+            .map(|header| format!("GET /auth/verify HTTP/1.1|X-Forwarded-Method: GET|{header}"))
             .collect();
         let duel = Duel {
             address: &self.server.public,

@@ -131,6 +131,7 @@ pub fn run(program: &Path, trials: u64, seed: u64) -> io::Result<Outcome> {
 /// The server of the trials: limits out of the way, a grace that outlasts a directory.
 fn launch(program: &Path, data: &Path) -> Launch {
     Launch::new(program, data)
+        .set("server.trusted_proxies", "127.0.0.1/32")
         .set("limit.network", "1000000/1m")
         .set("limit.session", "1000000/1m")
         .set("limit.verify", "1000000/1m")
