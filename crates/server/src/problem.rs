@@ -15,7 +15,7 @@ use cloakroom_core::policy::PolicyRefusal;
 use cloakroom_core::rate::{Admission, whole_seconds};
 use cloakroom_core::refusal::Refusal;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Map, Value};
 
 /// Seconds after which an unavailable store is worth another try.
@@ -184,6 +184,8 @@ impl Problem {
         *response.body_mut() = Body::from(body);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        // The router has counted the empty body that was there before.
+        headers.remove(CONTENT_LENGTH);
         if let Some(secs) = self.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
