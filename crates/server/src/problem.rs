@@ -101,8 +101,8 @@ pub struct Problem {
 impl Problem {
     /// A problem of this code.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        let retry_after_secs = matches!(code, Code::StoreUnavailable | Code::Overloaded)
-            .then_some(RETRY_AFTER_SECS);
+        let retry_after_secs =
+            matches!(code, Code::StoreUnavailable | Code::Overloaded).then_some(RETRY_AFTER_SECS);
         let detail = detail.into();
         Self { code, detail, member: None, reason: None, retry_after_secs, oauth: None }
     }
@@ -293,9 +293,7 @@ impl From<Refusal> for Problem {
                 member: Some(shown(&largest)),
                 ..problem
             },
-            Refusal::PasswordRejected(_) => {
-                Self { member: Some("password".to_owned()), ..problem }
-            }
+            Refusal::PasswordRejected(_) => Self { member: Some("password".to_owned()), ..problem },
             Refusal::LoginThrottled { retry_after_secs } => {
                 Self { retry_after_secs: Some(retry_after_secs.max(1)), ..problem }
             }

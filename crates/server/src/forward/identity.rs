@@ -101,7 +101,8 @@ impl Identity {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        Arc::ptr_eq(&self.session, &verified.session) && same_subject
+        Arc::ptr_eq(&self.session, &verified.session)
+            && same_subject
             && Arc::ptr_eq(&self.token, token)
     }
 }

@@ -181,7 +181,10 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().any(|value| {
         value.to_str().is_ok_and(|text| {
             text.split(',').any(|range| {
-                range.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/html"))
+                range
+                    .split(';')
+                    .next()
+                    .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/html"))
             })
         })
     })

@@ -16,7 +16,8 @@ use super::ask::header;
 
 const METHODS: &str = "GET, HEAD, POST, DELETE";
 const HEADERS: &str = "authorization, content-type, idempotency-key, x-csrf-token, x-request-id";
-const EXPOSED: &str = "cloakroom-durability, ratelimit, ratelimit-policy, retry-after, x-request-id";
+const EXPOSED: &str =
+    "cloakroom-durability, ratelimit, ratelimit-policy, retry-after, x-request-id";
 /// Seconds for which a browser may remember the answer to a preflight.
 const PREFLIGHT_SECS: &str = "600";
 

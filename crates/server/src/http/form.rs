@@ -31,7 +31,8 @@ impl Form {
 
     /// The same where it has to be there.
     pub fn require(&mut self, name: &'static str) -> Result<String, Problem> {
-        self.take(name).ok_or_else(|| Problem::malformed(format!("the parameter {name} is missing")))
+        self.take(name)
+            .ok_or_else(|| Problem::malformed(format!("the parameter {name} is missing")))
     }
 }
 

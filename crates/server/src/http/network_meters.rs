@@ -21,10 +21,8 @@ pub struct NetworkMeters {
 impl NetworkMeters {
     /// Nothing counted yet.
     pub fn new(quota: Quota) -> Self {
-        let states = Cache::builder()
-            .max_capacity(NETWORKS_MAX)
-            .time_to_idle(quota.window())
-            .build();
+        let states =
+            Cache::builder().max_capacity(NETWORKS_MAX).time_to_idle(quota.window()).build();
         Self { quota, states }
     }
 

@@ -49,9 +49,8 @@ fn read(mut members: Members) -> Result<Login, Problem> {
 fn delivery(members: &mut Members) -> Result<Delivery, Problem> {
     match members.opt_text("delivery")? {
         None => Ok(Delivery::Cookie),
-        Some(name) => Delivery::parse(&name).ok_or_else(|| {
-            Problem::invalid_member("delivery", "must be cookie, bearer or split")
-        }),
+        Some(name) => Delivery::parse(&name)
+            .ok_or_else(|| Problem::invalid_member("delivery", "must be cookie, bearer or split")),
     }
 }
 

@@ -133,7 +133,6 @@ fn of_session(site: &Site, verified: &Verified, token_use: &str) -> Value {
     Value::Object(body)
 }
 
-
 fn put(body: &mut Map<String, Value>, name: &str, value: impl Into<Value>) {
     body.insert(name.to_owned(), value.into());
 }

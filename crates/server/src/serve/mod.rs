@@ -212,8 +212,10 @@ async fn open_store(config: &Config) -> Result<AnyStore, StartError> {
         StoreUrl::File(_) => {
             node_files::make_dir(&config.data_dir)?;
             let dir = config.data_dir.join(STORE_DIR);
-            let options =
-                cloakroom_embedded::Options { partitions, ..cloakroom_embedded::Options::default() };
+            let options = cloakroom_embedded::Options {
+                partitions,
+                ..cloakroom_embedded::Options::default()
+            };
             let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, options)).await;
             match opened {
                 Ok(opened) => Ok(AnyStore::Embedded(opened?)),

@@ -158,7 +158,8 @@ async fn k4_a_large_body_is_refused_early() {
         let answer = world.send(Ask::post("/auth/login").body("application/json", &large)).await;
         answer.refused(413, "body_too_large");
         // Announced, and never sent.
-        let announced = b"POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        let announced =
+            b"POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
             content-length: 10000000\r\nconnection: close\r\n\r\n";
         let answer = parse(&send_raw(world.public, announced).await).expect("an answer");
         answer.refused(413, "body_too_large");
@@ -230,9 +231,19 @@ async fn k6_a_slow_client_is_cut_off_and_others_are_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn k11_a_path_that_is_not_there_says_so_and_no_more() {
     on_each_store(&[], async |world| {
-        for path in ["/", "/auth", "/auth/", "/auth/devices", "/auth/sign-in", "/auth/register",
-            "/AUTH/session", "/auth/session/", "//auth/session", "/auth/%73ession", "/x?y=cks_1"]
-        {
+        for path in [
+            "/",
+            "/auth",
+            "/auth/",
+            "/auth/devices",
+            "/auth/sign-in",
+            "/auth/register",
+            "/AUTH/session",
+            "/auth/session/",
+            "//auth/session",
+            "/auth/%73ession",
+            "/x?y=cks_1",
+        ] {
             let answer = world.send(Ask::get(path)).await;
             answer.refused(404, "not_found");
             assert!(!String::from_utf8_lossy(&answer.body).contains("cks_"));
@@ -245,6 +256,7 @@ async fn k11_a_path_that_is_not_there_says_so_and_no_more() {
 fn error_codes_are_as_written_down() {
     use cloakroom_server::problem::Code;
 
-    let lines = Code::ALL.iter().map(|code| format!("{} {}\n", code.status().as_u16(), code.as_str()));
+    let lines =
+        Code::ALL.iter().map(|code| format!("{} {}\n", code.status().as_u16(), code.as_str()));
     crate::world::golden("codes.txt", &lines.collect::<String>());
 }

@@ -16,12 +16,11 @@ fn lines(answer: &Answer) -> Vec<String> {
             let (name, rest) = line.split_once('=').expect("a name");
             let (value, attributes) = rest.split_once(';').expect("attributes");
             let value = if value.is_empty() { "" } else { "…" };
-            let attributes = attributes.split("; ").map(|attribute| {
-                match attribute.split_once('=') {
+            let attributes =
+                attributes.split("; ").map(|attribute| match attribute.split_once('=') {
                     Some(("Max-Age", age)) if age != "0" => "Max-Age=…".to_owned(),
                     Some(_) | None => attribute.to_owned(),
-                }
-            });
+                });
             format!("{name}={value};{}", attributes.collect::<Vec<_>>().join("; "))
         })
         .collect()

@@ -193,10 +193,7 @@ async fn d13_a_refused_logout_clears_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d14_origin_mode_needs_no_token_and_still_an_origin() {
-    let settings = [
-        ("csrf.mode", "origin"),
-        ("csrf.allowed_origins", "https://shop.example"),
-    ];
+    let settings = [("csrf.mode", "origin"), ("csrf.allowed_origins", "https://shop.example")];
     on_each_store(&settings, async |world| {
         world.user(ADA).await;
         let browser = {
@@ -239,7 +236,8 @@ async fn d11_only_listed_origins_may_read_answers() {
             .header("access-control-request-method", "POST");
         let preflight = world.send(preflight).await;
         assert!(preflight.is(204).header("access-control-allow-methods").is_some());
-        for foreign in ["https://evil", "null", "https://shop.example.evil", "http://shop.example"] {
+        for foreign in ["https://evil", "null", "https://shop.example.evil", "http://shop.example"]
+        {
             let answer = world.send(ask(foreign)).await;
             assert!(answer.headers.iter().all(|(n, _)| !n.starts_with("access-control")));
             assert_eq!(answer.header("vary"), Some("Origin"));

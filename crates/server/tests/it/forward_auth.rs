@@ -67,7 +67,8 @@ async fn e12_the_gateways_token_is_no_session_credential() {
         world.user(ADA).await;
         let access = world.tokens(ADA).await.text("access_token");
         let answer = world.send(verify("/auth/verify").bearer(&access)).await;
-        let assertion = answer.ok().header("authorization").expect("said")["Bearer ".len()..].to_owned();
+        let assertion =
+            answer.ok().header("authorization").expect("said")["Bearer ".len()..].to_owned();
         for ask in [
             Ask::get("/auth/session"),
             Ask::get("/auth/verify"),
@@ -298,9 +299,14 @@ async fn i14_other_spellings_are_other_places() {
     on_each_store(GATEWAY, async |world| {
         world.user(ADA).await;
         let access = world.tokens(ADA).await.text("access_token");
-        for path in ["//auth/verify", "/auth/%76erify", "/auth/x/../verify", "/AUTH/verify",
-            "/auth/verify;x", "/auth/verifyx"]
-        {
+        for path in [
+            "//auth/verify",
+            "/auth/%76erify",
+            "/auth/x/../verify",
+            "/AUTH/verify",
+            "/auth/verify;x",
+            "/auth/verifyx",
+        ] {
             let ask = verify(path).bearer(&access);
             world.send(ask).await.refused(404, "not_found");
         }

@@ -153,8 +153,10 @@ async fn a7_a_new_password_ends_the_others_and_rotates_the_current() {
         let ask = Ask::get("/auth/session").cookie(&format!("session={old_cookie}"));
         world.send(ask).await.refused(401, "token_invalid");
         let ask = Ask::get("/auth/session").bearer(&phone);
-        assert_eq!(world.send(ask).await.refused(401, "session_ended").text("reason"),
-            "password_changed");
+        assert_eq!(
+            world.send(ask).await.refused(401, "session_ended").text("reason"),
+            "password_changed"
+        );
         world.send(crate::world::login(ADA, "cookie")).await.refused(401, "credentials_invalid");
         let body = json!({"identifier": ADA, "password": new});
         world.send(Ask::post("/auth/login").json(&body)).await.ok();

@@ -33,7 +33,10 @@ async fn the_list_has_ones_own_live_sessions_the_latest_first() {
         assert_eq!(listed.ok().json().as_object().expect("an object").len(), 1);
         let sessions = listed.at("sessions");
         assert_eq!(sessions.as_array().expect("an array").len(), 2);
-        assert_eq!((&sessions[0]["current"], &sessions[1]["current"]), (&json!(true), &json!(false)));
+        assert_eq!(
+            (&sessions[0]["current"], &sessions[1]["current"]),
+            (&json!(true), &json!(false))
+        );
         assert_eq!(sessions[1]["id"], first);
         let cookie = browser.jar["session"].clone();
         assert!(!String::from_utf8_lossy(&listed.body).contains(&cookie[..12]));

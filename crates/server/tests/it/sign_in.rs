@@ -47,10 +47,22 @@ async fn a_session_shows_itself_as_the_contract_has_it() {
         let ask = Ask::post("/auth/login").json(&body).header("user-agent", agent);
         let answer = world.send(ask).await;
         let session = answer.ok().at("session");
-        let names: Vec<&str> = session.as_object().expect("an object").keys().map(|k| &**k).collect();
+        let names: Vec<&str> =
+            session.as_object().expect("an object").keys().map(|k| &**k).collect();
         let mut expected = vec![
-            "id", "subject", "created_at", "last_seen_at", "auth_time", "idle_expires_at",
-            "expires_at", "amr", "acr", "delivery", "claims", "client", "current",
+            "id",
+            "subject",
+            "created_at",
+            "last_seen_at",
+            "auth_time",
+            "idle_expires_at",
+            "expires_at",
+            "amr",
+            "acr",
+            "delivery",
+            "claims",
+            "client",
+            "current",
         ];
         expected.sort_unstable();
         assert_eq!(names, expected);
@@ -108,7 +120,8 @@ async fn a2_a_made_up_session_is_never_adopted() {
         browser.jar.insert("session".into(), made_up.clone());
         let answer = browser.send(login(ADA, "cookie")).await;
         assert_ne!(answer.ok().set_cookie("session"), Some(made_up.clone()));
-        let dead = world.send(Ask::get("/auth/session").cookie(&format!("session={made_up}"))).await;
+        let dead =
+            world.send(Ask::get("/auth/session").cookie(&format!("session={made_up}"))).await;
         dead.refused(401, "token_invalid");
     })
     .await;
