@@ -10,7 +10,7 @@ use cloakroom_store::{Batch, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
-use crate::ending::kin;
+use crate::ending::{expect_kin, kin};
 use crate::transact::{Decision, Loaded};
 use crate::verify::Listed;
 
@@ -66,10 +66,16 @@ impl<S: Store> Authority<S> {
             session
                 .standing(loaded.subject_of(session)?, loaded.partition()?, loaded.now)
                 .map_err(|ending| Refusal::SessionEnded(ending.reason))?;
-            let mut session = session.clone();
-            merge_patch(&mut session.claims, patch);
-            self.check_claims(&session.claims)?;
+            let mut changed = session.clone();
+            merge_patch(&mut changed.claims, patch);
+            self.check_claims(&changed.claims)?;
+            if changed.claims == session.claims {
+                // No change, no entry: a repeated request isn't a second event.
+                return Ok(Decision::Done(()));
+            }
+            let session = changed;
             let mut batch = Batch::default();
+            expect_kin(&mut batch, Some(&session), loaded);
             let key = Key::Session(sid);
             let kind = EventKind::SessionClaimsChanged;
             batch.feed(FeedEntry::SessionChanged { sid });

@@ -10,7 +10,7 @@ use cloakroom_store::{Batch, Key, Record, Review, Store, Version};
 use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::context::{Context, Error};
-use crate::ending::kin;
+use crate::ending::{expect_kin, kin};
 use crate::transact::{Decision, Loaded};
 
 /// A session's data and its version.
@@ -73,6 +73,7 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
         change: impl Fn(&mut Object) + Send + Sync,
     ) -> Result<DataView, Error> {
+        let mut tried: Option<Object> = None;
         let changed = self.with_data(sid, |loaded, view| {
             let met = match condition {
                 IfMatch::Any => true,
@@ -80,14 +81,25 @@ impl<S: Store> Authority<S> {
                 IfMatch::Version(version) => view.version == version,
             };
             if !met {
-                return Err(Refusal::PreconditionFailed.into());
+                // What we tried to store is there: our own commit, of unknown outcome.
+                return match &tried {
+                    Some(tried) if *tried == view.data => Ok(Decision::Done(view)),
+                    Some(_) | None => Err(Refusal::PreconditionFailed.into()),
+                };
             }
-            let mut view = view;
-            change(&mut view.data);
-            check_size(&view.data, self.settings.max_data)?;
+            let mut data = view.data.clone();
+            change(&mut data);
+            check_size(&data, self.settings.max_data)?;
+            if data == view.data && view.version != Version::ZERO {
+                // No change, no entry: a repeated request isn't a second event.
+                return Ok(Decision::Done(view));
+            }
+            tried = Some(data.clone());
+            let view = DataView { data, ..view };
             let mut batch = Batch::default();
             // The session must still be as it was judged: nothing is saved onto an ended one.
             batch.expect(Key::Session(sid), loaded.version(&Key::Session(sid)));
+            expect_kin(&mut batch, loaded.session(sid), loaded);
             batch.put(Key::Data(sid), view.version, Record::Data(view.data.clone()), Review::Never);
             batch.feed(FeedEntry::SessionChanged { sid });
             let subject = loaded.session(sid).and_then(|session| session.subject.as_ref());

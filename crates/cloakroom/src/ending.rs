@@ -233,7 +233,8 @@ impl<S: Store> Authority<S> {
             EndReason::SignedOutElsewhere
         };
         let ended = self.end_with(sid, reason.into(), None, ctx).await?;
-        Ok(ended.ok_or(Refusal::NotFound)?)
+        // One's own and over already: a request repeated because its answer was lost.
+        Ok(ended.unwrap_or(Ended { durability: Durability::Durable }))
     }
 
     /// Ends all of the user's sessions in one write; the current one may stay, and takes the new
@@ -436,6 +437,17 @@ pub(crate) fn kin(session: &Session, loaded: &Loaded) -> Option<Vec<Key>> {
     let keys = [Key::Subject(subject.clone()), Key::Index(subject.clone())];
     let missing: Vec<Key> = keys.into_iter().filter(|key| !loaded.has(key)).collect();
     (!missing.is_empty()).then_some(missing)
+}
+
+/// Expects the epochs as they were read: a sign-out everywhere that was acknowledged meanwhile
+/// wins over a write.
+pub(crate) fn expect_kin(batch: &mut Batch, session: Option<&Session>, loaded: &Loaded) {
+    batch.expect(Key::Partition, loaded.version(&Key::Partition));
+    if let Some(subject) = session.and_then(|session| session.subject.clone()) {
+        let key = Key::Subject(subject);
+        let version = loaded.version(&key);
+        batch.expect(key, version);
+    }
 }
 
 /// The sessions of a subject's index that aren't loaded.

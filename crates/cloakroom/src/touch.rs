@@ -74,7 +74,7 @@ impl<S: Store> Authority<S> {
     /// Notes uses that other verifiers saw.
     pub async fn touch(&self, sids: &[Sid]) -> Result<(), Error> {
         for sid in sids {
-            let Some(known) = self.known(*sid, None, None).await? else { continue };
+            let Some(known) = self.known(*sid).await? else { continue };
             let state = known.partition;
             if known.session.standing(known.subject.as_deref(), &state, self.now()).is_ok() {
                 self.note_use(&known.session, &known.meters).await;

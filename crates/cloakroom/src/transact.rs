@@ -154,8 +154,11 @@ impl<S: Store> Authority<S> {
                     Decision::Done(answer) => return Ok((answer, None)),
                     Decision::Commit(batch, answer) => break (batch, answer),
                     Decision::Load(more) => {
-                        let more = self.load_until(partition, &more, deadline).await?;
-                        loaded.records.extend(more.records);
+                        // All of it, so that it is one state: records of two instants may
+                        // contradict each other, and "it is over already" would be wrong.
+                        let mut keys: Vec<Key> = loaded.records.into_keys().collect();
+                        keys.extend(more);
+                        loaded = self.load_until(partition, &keys, deadline).await?;
                     }
                 }
             };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cloakroom_core::refusal::Refusal;
-use cloakroom_core::session::{CookieMatch, EndReason, Ending, Object, Session};
+use cloakroom_core::session::{CookieMatch, Ending, Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState};
 use cloakroom_core::token::access::AccessClaims;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
@@ -158,7 +158,7 @@ impl<S: Store> Authority<S> {
     }
 
     async fn verify_cookie(&self, token: &OpaqueToken) -> Result<Verified, Error> {
-        let known = self.known(token.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
+        let known = self.known(token.sid).await?.ok_or(TOKEN_INVALID)?;
         let known = self.judged(known, |known| match known.session.match_cookie(token) {
             CookieMatch::Genuine => Ok(()),
             CookieMatch::Superseded | CookieMatch::Ahead => Err(TOKEN_INVALID),
@@ -167,7 +167,7 @@ impl<S: Store> Authority<S> {
     }
 
     async fn verify_refresh(&self, token: &OpaqueToken) -> Result<Verified, Error> {
-        let known = self.known(token.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
+        let known = self.known(token.sid).await?.ok_or(TOKEN_INVALID)?;
         let known = self.judged(known, |known| {
             if known.session.holds_refresh(token) { Ok(()) } else { Err(TOKEN_INVALID) }
         });
@@ -176,9 +176,15 @@ impl<S: Store> Authority<S> {
 
     async fn verify_access(&self, text: &str) -> Result<Verified, Error> {
         let (claims, looked_up) = self.access_claims(text)?;
-        let jti = looked_up.is_none().then_some(claims.jti.as_str());
         let sid = claims.sid;
-        let known = self.known(sid, Some(&claims.subject), jti).await?.ok_or(TOKEN_INVALID)?;
+        let subject = Some(&claims.subject);
+        // Whether a token was denied is read with its session; the cache knows it only of tokens
+        // that were read once, and only while it decides at all.
+        let known = match looked_up.and_then(|_| self.cached_where_decisive(sid)) {
+            Some(known) => Some(known),
+            None => self.read_or_outlast(sid, subject, Some(&claims.jti)).await?,
+        };
+        let known = known.ok_or(TOKEN_INVALID)?;
         if known.denied || self.cache.denied_lately(sid.partition(), &claims.jti) {
             return Err(TOKEN_INVALID);
         }
@@ -210,48 +216,48 @@ impl<S: Store> Authority<S> {
 
     /// What the session's own state says after `matches` found the credential genuine.
     ///
-    /// A refusal for idleness is never taken from a cache: another node may know better.
+    /// A refusal is never taken from a cache: another node may know of a later use, and records
+    /// cached at two instants may contradict each other. What ended lately is consulted every
+    /// time: neither a slow read nor a store that went back makes it live.
     async fn judged(
         &self,
         known: Known,
         matches: impl Fn(&Known) -> Result<(), Error> + Send,
     ) -> Result<Known, Error> {
         let mut known = known;
-        let first = matches(&known);
-        let now = self.now();
-        let standing = known.standing(now);
-        let idle = matches!(standing, Err(Ending { reason: EndReason::IdleTimeout, .. }));
-        if known.cached && (first.is_err() || idle) {
+        let refused = |known: &Known| known.standing(self.now()).is_err();
+        if known.cached && (matches(&known).is_err() || refused(&known)) {
             known = self.read(known.session.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
         }
         matches(&known)?;
-        match known.standing(self.now()) {
-            Ok(()) => {}
-            Err(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
-        }
-        if known.cached {
-            return Ok(known);
+        if let Err(ending) = known.standing(self.now()) {
+            return Err(Refusal::SessionEnded(ending.reason).into());
         }
         match self.cache.ended_lately(&known.session) {
-            // The read was slower than the ending: the feed knows better.
             Some(ending) => Err(Refusal::SessionEnded(ending.reason).into()),
             None => Ok(known),
         }
     }
 
     /// A session and what decides over it: from the cache where that may decide, else read.
-    pub(crate) async fn known(
+    pub(crate) async fn known(&self, sid: Sid) -> Result<Option<Known>, Error> {
+        match self.cached_where_decisive(sid) {
+            Some(known) => Ok(Some(known)),
+            None => self.read_or_outlast(sid, None, None).await,
+        }
+    }
+
+    fn cached_where_decisive(&self, sid: Sid) -> Option<Known> {
+        if self.cache_decides(sid.partition()) { self.cached(sid) } else { None }
+    }
+
+    /// Reads; where the store can't be reached, the cache decides for the grace of an outage.
+    async fn read_or_outlast(
         &self,
         sid: Sid,
         subject: Option<&Subject>,
         jti: Option<&str>,
     ) -> Result<Option<Known>, Error> {
-        if jti.is_none()
-            && self.cache_decides(sid.partition())
-            && let Some(known) = self.cached(sid)
-        {
-            return Ok(Some(known));
-        }
         match self.read(sid, subject, jti).await {
             Err(Error::Unavailable(_)) if self.within_outage_grace(sid.partition()) => {
                 match self.cached(sid) {
@@ -301,19 +307,21 @@ impl<S: Store> Authority<S> {
         keys.extend(subject.map(|subject| Key::Subject(subject.clone())));
         let denied_key = jti.map(|jti| Key::DeniedToken(jti.into()));
         keys.extend(denied_key.clone());
-        let loaded = self.load(partition, &keys).await?;
+        let mut loaded = self.load(partition, &keys).await?;
+        let named = loaded.session(sid).and_then(|session| session.subject.clone());
+        if let Some(name) = named
+            && subject != Some(&name)
+        {
+            // All of it again: a session and an epoch of two instants may contradict each other,
+            // where a sign-out everywhere took this session along.
+            keys.push(Key::Subject(name));
+            loaded = self.load(partition, &keys).await?;
+        }
         let denied = denied_key.is_some_and(|key| loaded.get(&key).is_some());
         let Some(session) = loaded.session(sid) else { return Ok(None) };
         let session = Arc::new(session.clone());
         let state = Arc::new(*loaded.partition()?);
-        let subject = match &session.subject {
-            None => None,
-            Some(name) if subject == Some(name) => loaded.subject(name).cloned(),
-            Some(name) => {
-                let key = Key::Subject(name.clone());
-                self.load(partition, &[key]).await?.subject(name).cloned()
-            }
-        };
+        let subject = session.subject.as_ref().and_then(|name| loaded.subject(name)).cloned();
         if session.subject.is_some() && subject.is_none() {
             return Err(Unavailable::Missing("the subject's record".into()).into());
         }
