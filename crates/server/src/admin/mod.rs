@@ -2,6 +2,7 @@
 //!
 //! [`ROUTES`] is the one table of what there is, and which scope each needs.
 
+mod api_keys;
 mod data;
 mod end_all;
 mod events;
@@ -50,11 +51,13 @@ const SESSION: &str = "/admin/v1/sessions/{sid}";
 const DATA: &str = "/admin/v1/sessions/{sid}/data";
 const SUBJECT: &str = "/admin/v1/subjects/{subject}";
 const SUBJECT_SESSIONS: &str = "/admin/v1/subjects/{subject}/sessions";
+const API_KEYS: &str = "/admin/v1/api-keys";
+const API_KEY: &str = "/admin/v1/api-keys/{id}";
 const USERS: &str = "/admin/v1/users";
 const USER: &str = "/admin/v1/users/{id}";
 
 /// Every endpoint below `/admin`.
-static ROUTES: [Endpoint; 28] = [
+static ROUTES: [Endpoint; 31] = [
     at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
     at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
     at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
@@ -80,6 +83,9 @@ static ROUTES: [Endpoint; 28] = [
     at(Method::GET, "/admin/v1/keys", Keys, || get(keys::list)),
     at(Method::POST, "/admin/v1/keys/rotate", Keys, || post(keys::rotate)),
     at(Method::POST, "/admin/v1/keys/{kid}/revoke", Keys, || post(keys::revoke)),
+    at(Method::GET, API_KEYS, Admin, || get(api_keys::list)),
+    at(Method::POST, API_KEYS, Admin, || post(api_keys::create)),
+    at(Method::DELETE, API_KEY, Admin, || delete(api_keys::delete)),
     at(Method::GET, "/admin/v1/events", Events, || get(events::list)),
     at(Method::POST, "/admin/v1/sweep", Admin, || post(end_all::sweep)),
     // What no endpoint has: only who holds a key learns that it isn't there.

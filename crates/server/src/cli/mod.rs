@@ -1,5 +1,6 @@
 //! The commands.
 
+mod api_keys;
 pub mod client;
 pub mod config;
 mod demo;
@@ -68,6 +69,8 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// Signing keys
     Keys(keys::KeysArgs),
+    /// Keys of backends
+    ApiKeys(api_keys::ApiKeysArgs),
     /// The audit log
     Events(events::EventsArgs),
     /// Decode and judge a token
@@ -132,6 +135,7 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         Command::Users(args) => users::run(args, style, out),
         Command::Sessions(args) => sessions::run(args, style, out),
         Command::Keys(args) => keys::run(args, style, out),
+        Command::ApiKeys(args) => api_keys::run(args, style, out),
         Command::Events(args) => events::run(args, style, out),
         Command::Token(args) => token::run(args, style, out),
         Command::Sweep(args) => upkeep::sweep(args, style, out),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::Error;
+use cloakroom_core::types::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -17,6 +18,8 @@ enum Chore {
     FlushTouches,
     /// Makes events of coalesced refusals.
     FlushReports,
+    /// Writes which API keys were used.
+    FlushKeyUses,
     /// Makes, activates and retires signing keys.
     TendKeys,
     /// Removes what has expired.
@@ -29,7 +32,7 @@ impl Chore {
     fn every(self, site: &Site) -> Duration {
         match self {
             Self::FlushTouches => Duration::from_millis(200),
-            Self::FlushReports => Duration::from_secs(5),
+            Self::FlushReports | Self::FlushKeyUses => Duration::from_secs(5),
             Self::TendKeys => Duration::from_secs(30),
             Self::Sweep => site.config.sweep.interval,
             Self::Follow => Duration::from_millis(500),
@@ -40,6 +43,7 @@ impl Chore {
         match self {
             Self::FlushTouches => site.authority.flush_touches().await,
             Self::FlushReports => site.authority.flush_reports().await,
+            Self::FlushKeyUses => site.authority.flush_key_uses().await,
             Self::TendKeys => site.authority.tend_keys().await,
             Self::Follow => site.authority.follow().await,
             Self::Sweep => {
@@ -53,7 +57,13 @@ impl Chore {
 
 /// Starts the loops; each ends after its round when `stopping` says so.
 pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-    let always = [Chore::FlushTouches, Chore::FlushReports, Chore::TendKeys, Chore::Sweep];
+    let always = [
+        Chore::FlushTouches,
+        Chore::FlushReports,
+        Chore::FlushKeyUses,
+        Chore::TendKeys,
+        Chore::Sweep,
+    ];
     let shared = site.authority.store().is_shared().then_some(Chore::Follow);
     always
         .into_iter()
@@ -65,6 +75,7 @@ pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<J
 /// A failure is told loudly once, until it works again: the store may be away for hours.
 async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<bool>) {
     let every = chore.every(&site);
+    let mut clock = Watch::start(&site);
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
@@ -72,6 +83,10 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
         tokio::select! {
             _ = ticks.tick() => {}
             _ = stopping.wait_for(|stop| *stop) => return,
+        }
+        if matches!(chore, Chore::Sweep) && clock.holds(&site) {
+            tracing::warn!("the clock jumped; nothing is removed for an hour");
+            continue;
         }
         match chore.run(&site).await {
             Ok(()) => failing = false,
@@ -81,5 +96,37 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
                 tracing::warn!(%error, ?chore, "background work fails");
             }
         }
+    }
+}
+
+/// Tells whether the system's clock may have jumped ahead: what a sweep removed by a wrong clock
+/// would be gone, while what is merely refused comes back when the clock is set right.
+struct Watch {
+    wall: Timestamp,
+    steady: Instant,
+    hold_until: Option<Instant>,
+}
+
+/// The clock and the steady time may differ by this much; a sweep waits as long after more.
+const JUMP: Duration = Duration::from_secs(3600);
+
+impl Watch {
+    /// Begins to watch. A store whose last commit is long ago may have been started on a wrong
+    /// clock, or have been away: there is no telling, so it waits.
+    fn start(site: &Site) -> Self {
+        let (wall, steady) = (site.authority.now(), Instant::now());
+        let last = site.authority.store().last_commit_at();
+        let away = last.is_some_and(|last| wall.since(last) > JUMP);
+        Self { wall, steady, hold_until: away.then(|| steady + JUMP) }
+    }
+
+    fn holds(&mut self, site: &Site) -> bool {
+        let (wall, steady) = (site.authority.now(), Instant::now());
+        let ahead = wall.since(self.wall).saturating_sub(steady - self.steady);
+        (self.wall, self.steady) = (wall, steady);
+        if ahead > JUMP {
+            self.hold_until = Some(steady + JUMP);
+        }
+        self.hold_until.is_some_and(|until| steady < until)
     }
 }
