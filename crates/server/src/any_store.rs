@@ -23,6 +23,14 @@ impl AnyStore {
         }
     }
 
+    /// When something was last committed; `None`: never, or there is no telling.
+    pub fn last_commit_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Embedded(store) => store.last_commit_at(),
+        }
+    }
+
     /// What an acknowledged commit survives here.
     pub const fn promise(&self) -> Durability {
         match self {

@@ -98,7 +98,7 @@ impl Site {
     ) -> Result<(), Problem> {
         let network = asked.network(headers, self.trusted());
         let admission = self.networks.admit(network, self.authority.now());
-        note(asked, RateNote { name: "network", quota: self.networks.quota(), admission })
+        note(asked, RateNote { name: "network", admission })
     }
 
     /// Whether this node is about to stop.

@@ -89,7 +89,7 @@ async fn decide(
     let now = site.authority.now();
     let quota = site.config.limit.verify;
     let admission = verified.meters().admit_verify(&quota, now);
-    note(asked, RateNote { name: "verify", quota, admission })?;
+    note(asked, RateNote { name: "verify", admission })?;
     verified.user()?;
     let assertion = site.authority.assertion(&verified)?;
     let identity = site.identities.of(&verified, assertion);

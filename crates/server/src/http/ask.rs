@@ -10,7 +10,7 @@ use cloakroom::Context;
 use cloakroom_core::event::Actor;
 use cloakroom_core::given::Header;
 use cloakroom_core::network::{IpNet, Network, is_trusted};
-use cloakroom_core::rate::{Admission, Quota};
+use cloakroom_core::rate::Admission;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
@@ -69,8 +69,6 @@ impl Asked {
 pub struct RateNote {
     /// `session`, `verify` or `network`.
     pub name: &'static str,
-    /// The quota.
-    pub quota: Quota,
     /// What it said.
     pub admission: Admission,
 }

@@ -12,15 +12,17 @@ use std::task::Poll;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use cloakroom_core::given::Header;
+use cloakroom_core::rate::Quota;
 use hyper::body::Bytes;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY,
-    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
+    HeaderValue, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::{HeaderMap, Request, StatusCode, Version};
 use tower::ServiceExt as _;
 
-use super::ask::{Asked, Peer};
+use super::ask::{Asked, Peer, RateNote, header};
 use super::cors::{Cors, Grant};
 use super::request_id::X_REQUEST_ID;
 use crate::forward::verify;
@@ -42,6 +44,8 @@ pub struct Shell {
     door: Door,
     router: Router,
     cors: Cors,
+    /// What `RateLimit-Policy` says of each quota.
+    quotas: [(&'static str, HeaderValue); 3],
 }
 
 impl Shell {
@@ -52,7 +56,17 @@ impl Shell {
             Door::Admin => Cors::new(&[]),
         };
         let router = routes.fallback(nothing_here).with_state(Arc::clone(&site));
-        Self { site, door, router, cors }
+        let limits = &site.config.limit;
+        let policy = |name: &'static str, quota: Quota| {
+            let text = quota.policy_header(name);
+            (name, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")))
+        };
+        let quotas = [
+            policy("session", limits.session),
+            policy("verify", limits.verify),
+            policy("network", limits.network),
+        ];
+        Self { site, door, router, cors, quotas }
     }
 
     /// Answers a request.
@@ -69,6 +83,7 @@ impl Shell {
             Door::Admin => None,
         };
         let (mut response, grant) = match policy {
+            _ if !names_one_host(&request) => (one_host_only(), Grant::Silent),
             // Before the router and without its boxes: gateways ask this for every request.
             Some(policy) => {
                 let (parts, _body) = request.into_parts();
@@ -143,21 +158,37 @@ impl Shell {
         if self.site.is_https() {
             headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
         }
-        rate_headers(headers, asked);
+        if let Some(note) = asked.rate.get() {
+            self.rate_headers(headers, *note);
+        }
+    }
+
+    fn rate_headers(&self, headers: &mut HeaderMap, note: RateNote) {
+        if let Some((_, policy)) = self.quotas.iter().find(|(name, _)| *name == note.name) {
+            headers.insert(RATE_LIMIT_POLICY, policy.clone());
+        }
+        if let Ok(value) = HeaderValue::try_from(note.admission.header(note.name)) {
+            headers.insert(RATE_LIMIT, value);
+        }
     }
 }
 
-fn rate_headers(headers: &mut HeaderMap, asked: &Asked) {
-    let Some(note) = asked.rate.get() else { return };
-    let values = [
-        (RATE_LIMIT_POLICY, note.quota.policy_header(note.name)),
-        (RATE_LIMIT, note.admission.header(note.name)),
-    ];
-    for (name, value) in values {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
+/// Whether a request names its host in one way (RFC 9112 section 3.2). With two names, whoever
+/// stands in front may have judged another request than the one that is answered here.
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    match (header(request.headers(), HOST.as_str()), authority) {
+        (Header::Several, _) => false,
+        (Header::One(host), Some(authority)) => host.eq_ignore_ascii_case(authority),
+        (Header::One(_), None) | (Header::Absent, Some(_)) => true,
+        (Header::Absent, None) => request.version() < Version::HTTP_11,
     }
+}
+
+fn one_host_only() -> Response {
+    let mut response = Problem::malformed("the request must name one host").into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// An answer with a JSON body.

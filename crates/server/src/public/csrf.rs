@@ -34,7 +34,7 @@ pub(super) async fn token(State(site): State<Arc<Site>>, ask: Ask) -> Result<Res
     if let Some(verified) = verified {
         let quota = site.config.limit.session;
         let admission = verified.meters().admit_session(&quota, site.authority.now());
-        note(ask.asked(), RateNote { name: "session", quota, admission })?;
+        note(ask.asked(), RateNote { name: "session", admission })?;
         let csrf_token = site.authority.csrf_token(verified.session.sid);
         return Ok(json(StatusCode::OK, &Token { csrf_token }));
     }

@@ -207,24 +207,24 @@ pub(super) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem
 fn admit(site: &Site, ask: &Ask, verified: &Verified, meter: Meter) -> Result<(), Problem> {
     let limits = &site.config.limit;
     let now = site.authority.now();
-    let (name, quota, admission) = match meter {
+    let (name, admission) = match meter {
         Meter::Session => {
             let admission = verified.meters().admit_session(&limits.session, now);
-            ("session", limits.session, admission)
+            ("session", admission)
         }
         Meter::Verify => {
             let admission = verified.meters().admit_verify(&limits.verify, now);
-            ("verify", limits.verify, admission)
+            ("verify", admission)
         }
     };
-    note(ask.asked(), RateNote { name, quota, admission })
+    note(ask.asked(), RateNote { name, admission })
 }
 
 /// Counts a request for a session that was told by its genuine refresh token.
 pub(super) fn admit_session(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
     let quota = site.config.limit.session;
     let admission = site.authority.meters(sid).admit_session(&quota, site.authority.now());
-    note(ask.asked(), RateNote { name: "session", quota, admission })
+    note(ask.asked(), RateNote { name: "session", admission })
 }
 
 /// The parts of a request that tell where it came from.

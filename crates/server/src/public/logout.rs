@@ -76,7 +76,7 @@ async fn by_cookies<'a>(
             check_csrf(site, ask, verified.session.sid)?;
             let quota = site.config.limit.session;
             let admission = verified.meters().admit_session(&quota, site.authority.now());
-            note(ask.asked(), crate::http::RateNote { name: "session", quota, admission })?;
+            note(ask.asked(), crate::http::RateNote { name: "session", admission })?;
         }
         None => {
             // Nothing to end, but another site must not make a browser drop its cookies either.

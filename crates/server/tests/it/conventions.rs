@@ -187,6 +187,11 @@ async fn k5_ambiguous_framing_is_refused_and_the_connection_closed() {
             "GET /healthz HTTP/1.1\r\nhost : x\r\n\r\n",
             "GET /healthz HTTP/1.1\r\nhost: x\r\nx: a\r\n b\r\n\r\n",
             "GET /healthz HTTP/9.9\r\nhost: x\r\n\r\n",
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
+            "GET /healthz HTTP/1.1\r\n\r\n",
+            "GET http://a/healthz HTTP/1.1\r\nhost: b\r\n\r\n",
+            "POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\
+             transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
             "POST /auth/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0x2\r\n{}\r\n",
         ] {
             let smuggled = format!("{head}GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");

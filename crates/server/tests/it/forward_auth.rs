@@ -310,8 +310,10 @@ async fn i14_other_spellings_are_other_places() {
             let ask = verify(path).bearer(&access);
             world.send(ask).await.refused(404, "not_found");
         }
-        let absolute = verify("http://evil/auth/verify/admin").bearer(&access);
+        let absolute = verify("http://localhost/auth/verify/admin").bearer(&access);
         world.send(absolute).await.refused(403, "insufficient_claims");
+        let other = verify("http://evil/auth/verify").bearer(&access);
+        world.send(other).await.refused(400, "malformed_request");
         let trace = Ask::new("TRACE", "/auth/verify").bearer(&access);
         let trace = world.send(trace).await;
         assert!(trace.refused(405, "method_not_allowed").header("allow").is_some());

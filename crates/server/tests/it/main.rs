@@ -11,4 +11,5 @@ mod oauth;
 mod refresh;
 mod sessions;
 mod sign_in;
+mod tls;
 mod world;
