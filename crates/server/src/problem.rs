@@ -425,6 +425,20 @@ mod tests {
     }
 
     #[test]
+    fn k11_a_fault_of_the_store_is_told_without_its_particulars() {
+        let error = cloakroom_store::StoreError::Unavailable("/var/lib/x: No space".into());
+        let problem = Problem::from(Error::from(error));
+        assert_eq!(
+            (problem.status().as_u16(), problem.code().as_str()),
+            (503, "store_unavailable")
+        );
+        let mut response = problem.clone().into_response();
+        problem.write(&mut response, "id", Form::Details);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert!(!problem.details("id").to_string().contains("/var"));
+    }
+
+    #[test]
     fn h7_a_challenge_names_an_error_only_where_a_credential_was_judged() {
         let challenge = |code| Problem::new(code, "").challenge(Form::Details);
         assert_eq!(challenge(Code::CredentialsRequired), "Bearer");

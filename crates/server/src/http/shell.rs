@@ -227,3 +227,52 @@ static SECURITY: [(HeaderName, HeaderValue); 4] = [
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::config::{Flags, Loaded, Surroundings};
+
+    async fn answer(path: &'static str) -> (StatusCode, String) {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let variables = [
+            ("CLOAKROOM_STORE__URL", "memory:"),
+            ("CLOAKROOM_STORE__PARTITIONS", "1"),
+            ("CLOAKROOM_SERVER__REQUEST_TIMEOUT", "50ms"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let surroundings = Surroundings { variables: variables.into(), ..Surroundings::bare() };
+        let flags = Flags { config: None, data: Some(directory.path().to_owned()) };
+        let config = Loaded::read(&flags, &surroundings).outcome.expect("a good configuration");
+        let site = Arc::new(crate::serve::open(*config).await.expect("a node"));
+        let routes = Router::new()
+            .route("/panic", get(async || -> &'static str { panic!("the password is hunter2") }))
+            .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await));
+        let shell = Shell::new(site, Door::Public, routes);
+        let peer = Peer::new([127, 0, 0, 1].into(), &[]);
+        let request = Request::get(path).header(HOST, "x").body(Body::empty()).expect("a request");
+        let response = shell.answer(peer, request).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    #[tokio::test]
+    async fn k11_a_panic_is_an_answer_and_tells_nothing() {
+        let (status, body) = answer("/panic").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(body.contains("\"internal\"") && !body.contains("hunter2"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_answered_all_the_same() {
+        let (status, body) = answer("/slow").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(body.contains("\"overloaded\""), "{body}");
+    }
+}

@@ -119,8 +119,7 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = look.as_mut() => {
-                    let idle_from = activity.idle_from();
-                    let over = idle_from.is_some_and(|from| from + self.idle_timeout <= Instant::now());
+                    let over = activity.idle_for().is_some_and(|idle| idle >= self.idle_timeout);
                     if over && closing {
                         // It was told to go, and doesn't even read what was sent.
                         return;
@@ -147,11 +146,11 @@ impl Activity {
         InFlight(Arc::clone(self))
     }
 
-    /// Since when nothing is asked; `None`: something is.
-    fn idle_from(&self) -> Option<Instant> {
+    /// For how long nothing was asked; `None`: something is.
+    fn idle_for(&self) -> Option<Duration> {
         let idle = self.requests.load(Ordering::Relaxed) == 0;
         let answered = Duration::from_millis(self.answered_ms.load(Ordering::Relaxed));
-        idle.then(|| self.born + answered)
+        idle.then(|| self.born.elapsed().saturating_sub(answered))
     }
 }
 

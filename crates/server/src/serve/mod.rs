@@ -183,7 +183,8 @@ impl Running {
 /// How long a background loop may take to end.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
 
-async fn open(config: Config) -> Result<Site, StartError> {
+/// Opens a node's store and authority; nothing listens yet.
+pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let entropy = SystemEntropy::new();
     let mut fresh = [0; 32];
     cloakroom::Entropy::fill(&entropy, &mut fresh);

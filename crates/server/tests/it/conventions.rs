@@ -182,7 +182,8 @@ async fn k4_a_large_body_is_refused_early() {
 async fn k5_ambiguous_framing_is_refused_and_the_connection_closed() {
     on_each_store(&[], async |world| {
         for head in [
-            "POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+            "POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\
+             content-length: 3\r\n\r\n{}",
             "POST /auth/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
             "GET /healthz HTTP/1.1\r\nhost : x\r\n\r\n",
             "GET /healthz HTTP/1.1\r\nhost: x\r\nx: a\r\n b\r\n\r\n",
@@ -192,7 +193,8 @@ async fn k5_ambiguous_framing_is_refused_and_the_connection_closed() {
             "GET http://a/healthz HTTP/1.1\r\nhost: b\r\n\r\n",
             "POST /auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\
              transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-            "POST /auth/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0x2\r\n{}\r\n",
+            "POST /auth/login HTTP/1.1\r\nhost: x\r\n\
+             transfer-encoding: chunked\r\n\r\n0x2\r\n{}\r\n",
         ] {
             let smuggled = format!("{head}GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
             let bytes = send_raw(world.public, smuggled.as_bytes()).await;

@@ -77,6 +77,27 @@ async fn h1_introspection_needs_an_api_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn h1_introspection_needs_the_scope() {
+    on_each_store(&[], async |world| {
+        world.user(ADA).await;
+        let access = world.tokens(ADA).await.text("access_token");
+        for (scope, status) in [("keys", 403), ("sessions:read", 200)] {
+            let body = json!({"name": "shop", "scopes": [scope]});
+            let made = world.admin(Ask::post("/admin/v1/api-keys").json(&body)).await;
+            let key = made.is(201).text("secret");
+            let ask = Ask::post("/oauth2/introspect").form(&format!("token={access}"));
+            let answer = world.send(ask.bearer(&key)).await;
+            if status == 403 {
+                oauth_error(&answer, 403, "insufficient_scope");
+            } else {
+                assert_eq!(answer.ok().at("active"), true);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn h2_a_hint_is_only_a_hint() {
     on_each_store(&[], async |world| {
         world.user(ADA).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::http::Ask;
+use crate::http::{Ask, send};
 use crate::world::{ADA, BOB, PASSWORD, World, login, on_each_store};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,6 +187,33 @@ async fn k4_a_sign_in_takes_known_members_only() {
         assert_eq!(missing.refused(422, "invalid_member").text("member"), "password");
         assert!(world.sessions_of(&ada).await.is_empty());
         world.send(login(ADA, "cookie")).await.ok();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a9_the_limit_of_sessions_holds_in_parallel() {
+    let settings = [
+        ("session.max_per_subject", "3"),
+        ("session.on_limit", "refuse"),
+        ("limit.login", "1000/1m"),
+    ];
+    on_each_store(&settings, async |world| {
+        let ada = world.user(ADA).await;
+        let public = world.public;
+        let tries: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(async move { send(public, &login(ADA, "bearer")).await }))
+            .collect();
+        let mut opened = 0;
+        for one in tries {
+            let answer = one.await.expect("no panic");
+            if answer.status == 200 {
+                opened += 1;
+            } else {
+                answer.refused(409, "too_many_sessions");
+            }
+        }
+        assert_eq!((opened, world.sessions_of(&ada).await.len()), (3, 3));
     })
     .await;
 }
