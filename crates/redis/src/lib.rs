@@ -1,0 +1,266 @@
+//! A store on Redis or Valkey: one server, a master that sentinels name, or a cluster.
+//!
+//! [`RedisStore`] keeps the promises of [`Store`]:
+//!
+//! - *All of a batch, or nothing.* A commit is one script, which checks every key's type and every
+//!   expected version before its first write; nothing else runs meanwhile.
+//! - *One clock.* What has expired is judged by the server's clock, within the script that reads.
+//! - *One slot.* All keys of a partition share the text in their braces, so they lie on one server
+//!   of a cluster, and a commit never spans two.
+//! - *An unknown outcome is said to be one.* A call is repeated only where the server refused it;
+//!   a commit whose answer was lost is never sent again.
+//!
+//! How keys and values are spelled is told in `keys` and `form`, what operators have to know in
+//! `docs/operate/redis.md`.
+
+use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_store::{
+    Batch, Commit, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
+};
+
+mod batch;
+mod connect;
+mod error;
+mod facts;
+mod fault;
+mod form;
+mod keys;
+mod link;
+mod node;
+mod read;
+mod routes;
+mod script;
+mod server;
+mod settings;
+mod slot;
+mod value;
+
+pub use error::RedisError;
+pub use settings::{RedisSettings, TlsFiles};
+
+use keys::Keys;
+use script::{Call, LOAD, LOG, PAGE, TRIM};
+use server::{Answer, Effect, Server};
+
+/// A store on Redis. Clones are not needed: it is shared behind a reference.
+pub struct RedisStore {
+    server: Server,
+    namespace: String,
+    replica_wait: std::time::Duration,
+}
+
+impl RedisStore {
+    /// Connects to the store, or makes one.
+    pub async fn connect(settings: &RedisSettings) -> Result<Self, RedisError> {
+        Ok(Self {
+            server: connect::connect(settings).await?,
+            namespace: settings.namespace.clone(),
+            replica_wait: settings.replica_wait,
+        })
+    }
+
+    fn keys(&self, partition: Partition) -> Result<Keys, StoreError> {
+        if partition.0 >= self.server.partitions {
+            return Err(StoreError::NoPartition(partition));
+        }
+        Ok(Keys::of(&self.namespace, partition))
+    }
+
+    async fn read(&self, partition: Partition, call: &Call) -> Result<redis::Value, StoreError> {
+        self.server.call(partition, call, Effect::None).await.map(|answer| answer.value)
+    }
+
+    /// Waits until every replica has what was written on the connection of this answer.
+    async fn replicated(&self, answer: &Answer<'_>) -> Durability {
+        let info = answer.replication.as_ref().and_then(value::text).unwrap_or_default();
+        let connected = facts::replicas(info);
+        let needed = answer.node.replicas_needed(connected);
+        if connected == 0 {
+            answer.node.give_back(answer.link.clone());
+            return if needed == 0 { answer.link.facts().durability() } else { Durability::Local };
+        }
+        let wait_ms = u64::try_from(self.replica_wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut cmd = redis::cmd("WAIT");
+        cmd.arg(connected).arg(wait_ms);
+        let limit = self.replica_wait + connect::WAIT_MARGIN;
+        match tokio::time::timeout(limit, answer.link.ask(&cmd)).await {
+            Ok(Ok(count)) => {
+                answer.node.give_back(answer.link.clone());
+                let count = value::number(&count).unwrap_or(0);
+                let is_everywhere = count >= i64::from(needed);
+                if is_everywhere { Durability::Replicated } else { Durability::Local }
+            }
+            Ok(Err(_)) | Err(_) => {
+                answer.link.give_up();
+                Durability::Local
+            }
+        }
+    }
+
+    async fn log_page(
+        &self,
+        partition: Partition,
+        log: Log,
+        bounds: (&str, String),
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        let mut call = Call::script(&LOG, &[self.keys(partition)?.log(log)]);
+        call.arg(bounds.0).arg(bounds.1).arg(count(limit));
+        read::entries(&self.read(partition, &call).await?, partition)
+    }
+}
+
+impl Store for RedisStore {
+    fn partitions(&self) -> u16 {
+        self.server.partitions
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let call = Call::plain(redis::cmd("TIME"));
+        let reply = self.read(Partition::ZERO, &call).await?;
+        let part = |number| value::items(&reply).get(number).and_then(value::number);
+        let ms = part(0).zip(part(1)).map(|(seconds, micros)| seconds * 1000 + micros / 1000);
+        let unexpected = || StoreError::Unavailable("the store's clock can't be read".to_owned());
+        ms.map(Timestamp::from_millis).ok_or_else(unexpected)
+    }
+
+    async fn load(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let named = self.keys(partition)?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named: Vec<_> = keys.iter().map(|key| named.record(key)).collect();
+        let reply = self.read(partition, &Call::script(&LOAD, &named)).await?;
+        read::records(&reply, partition, keys)
+    }
+
+    async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
+        let call = batch::call(&self.keys(partition)?, &batch);
+        let is_waiting = !self.replica_wait.is_zero() && batch::is_ending(&batch);
+        let effect = if is_waiting { Effect::UnknownAlone } else { Effect::Unknown };
+        let answer = self.server.call(partition, &call, effect).await?;
+        let durability = if !is_waiting {
+            server::inspected(&answer.link).durability()
+        } else if batch::is_done(&answer.value) {
+            self.replicated(&answer).await
+        } else {
+            answer.node.give_back(answer.link.clone());
+            Durability::Local
+        };
+        batch::outcome(&answer.value, partition, &batch, durability)
+    }
+
+    async fn page(
+        &self,
+        partition: Partition,
+        kind: Kind,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        let keys = self.keys(partition)?;
+        let after = after.map(keys::name);
+        let mut bound = after.map_or_else(|| b"-".to_vec(), |name| excluding(name.as_bytes()));
+        let mut page = Vec::new();
+        while page.len() < limit {
+            let names = (limit - page.len()).clamp(NAMES_MIN, NAMES_MAX);
+            let mut call = Call::script(&PAGE, &[keys.list(kind)]);
+            call.arg(bound).arg(names).arg(keys.kind(kind));
+            let part = read::part(&self.read(partition, &call).await?, partition, kind)?;
+            page.extend(part.found);
+            if part.names < names {
+                break;
+            }
+            bound = excluding(&part.last);
+        }
+        page.truncate(limit);
+        Ok(page)
+    }
+
+    async fn due(
+        &self,
+        partition: Partition,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        let mut cmd = redis::cmd("ZRANGEBYSCORE");
+        cmd.arg(self.keys(partition)?.due()).arg("-inf").arg(format!("({}", form::score(before)));
+        cmd.arg("LIMIT").arg(0).arg(count(limit));
+        read::filings(&self.read(partition, &Call::plain(cmd)).await?, partition)
+    }
+
+    async fn log(
+        &self,
+        partition: Partition,
+        log: Log,
+        from: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        self.keys(partition)?;
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.log_page(partition, log, ("forward", form::stream_id(from)), limit).await
+    }
+
+    async fn log_back(
+        &self,
+        partition: Partition,
+        log: Log,
+        before: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        self.keys(partition)?;
+        // Nothing comes before the first id of all, and Redis refuses to look.
+        if limit == 0 || before == Tick::ZERO {
+            return Ok(Vec::new());
+        }
+        self.log_page(partition, log, ("back", format!("({}", form::stream_id(before))), limit)
+            .await
+    }
+
+    async fn trim(
+        &self,
+        partition: Partition,
+        log: Log,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let keys = self.keys(partition)?;
+        let before = Tick::at(before);
+        if limit == 0 || before == Tick::ZERO {
+            return Ok(0);
+        }
+        let mut call = Call::script(&TRIM, &[keys.log(log)]);
+        call.arg(form::stream_id(before)).arg(count(limit));
+        let reply = self.server.call(partition, &call, Effect::Unknown).await?.value;
+        Ok(value::number(&reply).and_then(|count| usize::try_from(count).ok()).unwrap_or(0))
+    }
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("namespace", &self.namespace)
+            .field("partitions", &self.server.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A bound of names: after this one.
+fn excluding(name: &[u8]) -> Vec<u8> {
+    [b"(", name].concat()
+}
+
+/// A limit as Redis takes it.
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// How many names a script looks at: enough that expired ones don't cost a round trip each, and
+/// not so many that others wait.
+const NAMES_MIN: usize = 16;
+const NAMES_MAX: usize = 512;

@@ -1,0 +1,99 @@
+//! Answers of reading calls.
+
+use cloakroom_core::types::Partition;
+use cloakroom_store::{Key, Kind, Logged, StoreError, Versioned, record};
+use redis::Value;
+
+use crate::batch::refusal;
+use crate::form;
+use crate::keys;
+use crate::value;
+
+/// The records of a load, in the order of its keys.
+pub(crate) fn records(
+    reply: &Value,
+    partition: Partition,
+    keys: &[Key],
+) -> Result<Vec<Option<Versioned>>, StoreError> {
+    let parts = value::items(reply);
+    match parts.split_first() {
+        Some((word, held)) if value::text(word) == Some("found") => {
+            // A list may end early: trailing gaps are cut off.
+            let held = held.iter().map(Some).chain(std::iter::repeat(None));
+            keys.iter().zip(held).map(|(key, held)| versioned(key, held)).collect()
+        }
+        _ => Err(refusal(parts, partition)),
+    }
+}
+
+fn versioned(key: &Key, held: Option<&Value>) -> Result<Option<Versioned>, StoreError> {
+    match held.and_then(value::bytes) {
+        Some(bytes) => open(key, bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn open(key: &Key, bytes: &[u8]) -> Result<Versioned, StoreError> {
+    let corrupt = |problem| StoreError::Corrupt { key: key.to_string(), problem };
+    let (version, body) = form::open(bytes)
+        .ok_or_else(|| corrupt("it has a form that this release doesn't know".to_owned()))?;
+    let record = record::decode(key.kind(), body).map_err(|error| corrupt(error.to_string()))?;
+    Ok(Versioned { version, record })
+}
+
+/// Part of a page: how many names were looked at, the last of them, and what was found.
+pub(crate) struct Part {
+    pub(crate) names: usize,
+    pub(crate) last: Vec<u8>,
+    pub(crate) found: Vec<(Key, Versioned)>,
+}
+
+/// Reads part of a page.
+pub(crate) fn part(reply: &Value, partition: Partition, kind: Kind) -> Result<Part, StoreError> {
+    let parts = value::items(reply);
+    let [word, names, last, held @ ..] = parts else { return Err(refusal(parts, partition)) };
+    let names = value::number(names).and_then(|names| usize::try_from(names).ok());
+    let (Some("page"), Some(names)) = (value::text(word), names) else {
+        return Err(refusal(parts, partition));
+    };
+    let mut found = Vec::with_capacity(held.len() / 2);
+    for pair in held.chunks(2) {
+        let [name, held] = pair else { continue };
+        let key = value::text(name).and_then(|name| keys::named(kind, name));
+        let key = key.ok_or_else(|| foreign(partition, "a list"))?;
+        found.push((key.clone(), open(&key, value::bytes(held).unwrap_or_default())?));
+    }
+    let last = value::bytes(last).unwrap_or_default().to_vec();
+    Ok(Part { names, last, found })
+}
+
+/// The keys of filings.
+pub(crate) fn filings(reply: &Value, partition: Partition) -> Result<Vec<Key>, StoreError> {
+    let filed = |member: &Value| value::bytes(member).and_then(keys::filed);
+    let members = value::items(reply).iter();
+    members.map(|member| filed(member).ok_or_else(|| foreign(partition, "the filings"))).collect()
+}
+
+/// The entries of a log.
+pub(crate) fn entries(reply: &Value, partition: Partition) -> Result<Vec<Logged>, StoreError> {
+    value::items(reply).iter().map(|item| logged(item, partition)).collect()
+}
+
+fn logged(item: &Value, partition: Partition) -> Result<Logged, StoreError> {
+    let [id, fields] = value::items(item) else { return Err(foreign(partition, "a log")) };
+    let place = value::bytes(id).and_then(form::stream_place);
+    let (cursor, index) = place.ok_or_else(|| foreign(partition, "a log"))?;
+    let body = value::items(fields).get(1).and_then(value::bytes).unwrap_or_default();
+    let entry = record::decode_entry(body).map_err(|error| StoreError::Corrupt {
+        key: format!("entry {} of partition {partition}", form::tick(cursor)),
+        problem: error.to_string(),
+    })?;
+    Ok(Logged { cursor, index, entry })
+}
+
+fn foreign(partition: Partition, place: &str) -> StoreError {
+    StoreError::Corrupt {
+        key: format!("partition {partition}"),
+        problem: format!("{place} holds what this release didn't put there"),
+    }
+}

@@ -1,0 +1,292 @@
+//! Which server a partition lives on, and who tells.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use cloakroom_core::types::Partition;
+use redis::Value;
+
+use crate::error::RedisError;
+use crate::fault::Fault;
+use crate::node::{Access, Node};
+use crate::settings::{Address, Topology};
+use crate::slot;
+use crate::value;
+
+/// The way from a partition to its master.
+pub(crate) struct Routes {
+    topology: Topology,
+    namespace: String,
+    access: Access,
+    /// How to reach those that are only asked for the way.
+    guide_access: Access,
+    nodes: Mutex<BTreeMap<Address, Arc<Node>>>,
+    guides: Vec<Arc<Node>>,
+    table: ArcSwap<Table>,
+    is_doubted: AtomicBool,
+    /// Held by whoever asks for the way.
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// What was said last.
+struct Table {
+    /// By partition; one for all where there is but one master.
+    masters: Vec<Arc<Node>>,
+    asked_at: Option<Instant>,
+}
+
+impl Routes {
+    /// The way is still to be asked for.
+    pub(crate) fn new(
+        topology: Topology,
+        namespace: &str,
+        access: Access,
+        guide_access: Access,
+    ) -> Result<Self, RedisError> {
+        let mut routes = Self {
+            topology,
+            namespace: namespace.to_owned(),
+            access,
+            guide_access,
+            nodes: Mutex::default(),
+            guides: Vec::new(),
+            table: ArcSwap::from_pointee(Table { masters: Vec::new(), asked_at: None }),
+            is_doubted: AtomicBool::new(true),
+            asking: tokio::sync::Mutex::new(()),
+        };
+        let guides = match &routes.topology {
+            Topology::Standalone(address) => {
+                let masters = vec![routes.node(address)?];
+                routes.table.store(Arc::new(Table { masters, asked_at: None }));
+                routes.is_doubted = AtomicBool::new(false);
+                Vec::new()
+            }
+            Topology::Cluster(seeds) => {
+                seeds.iter().map(|seed| routes.node(seed)).collect::<Result<_, _>>()?
+            }
+            Topology::Sentinel { sentinels, .. } => {
+                let make = |address: &Address| Node::new(address.clone(), &routes.guide_access);
+                let made = sentinels.iter().map(make).map(|node| node.map(Arc::new));
+                made.collect::<Result<_, _>>()?
+            }
+        };
+        routes.guides = guides;
+        Ok(routes)
+    }
+
+    /// Whether another server may take over.
+    pub(crate) const fn is_elastic(&self) -> bool {
+        match self.topology {
+            Topology::Standalone(_) => false,
+            Topology::Cluster(_) | Topology::Sentinel { .. } => true,
+        }
+    }
+
+    /// The master of a partition, as far as is known.
+    pub(crate) async fn master(
+        self: &Arc<Self>,
+        partition: Partition,
+        partitions: u16,
+    ) -> Result<Arc<Node>, RedisError> {
+        if self.is_doubted.load(Ordering::Acquire) {
+            let asked = self.ask(partitions).await;
+            // Whoever is still there may be asked along the old way.
+            if self.table.load().masters.is_empty() {
+                asked?;
+            }
+        } else if self.is_old() {
+            let routes = Arc::clone(self);
+            tokio::spawn(async move { routes.ask(partitions).await });
+        }
+        let table = self.table.load();
+        let number = if table.masters.len() > 1 { usize::from(partition.0) } else { 0 };
+        let nobody = || RedisError::NoOwner(slot::of_partition(&self.namespace, partition));
+        table.masters.get(number).cloned().ok_or_else(nobody)
+    }
+
+    /// All masters, each once.
+    pub(crate) fn masters(&self) -> Vec<Arc<Node>> {
+        let table = self.table.load();
+        let by_address = table.masters.iter().map(|node| (&node.address, node));
+        by_address.collect::<BTreeMap<_, _>>().into_values().cloned().collect()
+    }
+
+    /// The next call asks for the way.
+    pub(crate) fn doubt(&self) {
+        if self.is_elastic() {
+            self.is_doubted.store(true, Ordering::Release);
+        }
+    }
+
+    /// Goes another way for one partition, as its former master said.
+    pub(crate) fn go(&self, partition: Partition, to: &Address) -> Result<(), RedisError> {
+        let node = self.node(to)?;
+        self.table.rcu(|table| {
+            let mut masters = table.masters.clone();
+            if let Some(master) = masters.get_mut(usize::from(partition.0)) {
+                *master = Arc::clone(&node);
+            }
+            Table { masters, asked_at: table.asked_at }
+        });
+        Ok(())
+    }
+
+    /// The server at an address.
+    pub(crate) fn node(&self, address: &Address) -> Result<Arc<Node>, RedisError> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = nodes.get(address) {
+            return Ok(Arc::clone(node));
+        }
+        let node = Arc::new(Node::new(address.clone(), &self.access)?);
+        nodes.insert(address.clone(), Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// Sentinels are asked all the time: a master that is cut off with us says nothing of it.
+    fn is_old(&self) -> bool {
+        match self.topology {
+            Topology::Standalone(_) | Topology::Cluster(_) => false,
+            Topology::Sentinel { .. } => {
+                let age = self.table.load().asked_at.map(|at| at.elapsed());
+                age.is_none_or(|age| age > SENTINEL_INTERVAL) && self.asking.try_lock().is_ok()
+            }
+        }
+    }
+
+    /// Asks for the way; once for all who come meanwhile.
+    async fn ask(&self, partitions: u16) -> Result<(), RedisError> {
+        let came_at = Instant::now();
+        let _asking = self.asking.lock().await;
+        let asked_at = self.table.load().asked_at;
+        if asked_at.is_some_and(|at| at >= came_at || at.elapsed() < ASK_INTERVAL) {
+            return Ok(());
+        }
+        let found = match &self.topology {
+            Topology::Standalone(_) => return Ok(()),
+            Topology::Cluster(_) => self.ask_cluster(partitions).await,
+            Topology::Sentinel { master, .. } => self.ask_sentinels(master).await,
+        };
+        let was = self.table.load();
+        let masters = match &found {
+            Ok(masters) => masters.clone(),
+            Err(_) => was.masters.clone(),
+        };
+        for gone in
+            was.masters.iter().filter(|node| !masters.iter().any(|m| m.address == node.address))
+        {
+            gone.forget_links();
+        }
+        self.is_doubted.store(found.is_err(), Ordering::Release);
+        self.table.store(Arc::new(Table { masters, asked_at: Some(Instant::now()) }));
+        found.map(|_| ())
+    }
+
+    async fn ask_cluster(&self, partitions: u16) -> Result<Vec<Arc<Node>>, RedisError> {
+        let mut guides = self.masters();
+        guides.extend(self.guides.iter().cloned());
+        let mut cmd = redis::cmd("CLUSTER");
+        cmd.arg("SLOTS");
+        let mut problem = RedisError::NoOwner(0);
+        for guide in guides {
+            match ask_node(&guide, &cmd).await {
+                Ok(reply) => match self.read_slots(&reply, &guide.address, partitions) {
+                    Ok(masters) => return Ok(masters),
+                    Err(error) => problem = error,
+                },
+                Err(Fault::Other(text)) if text.contains("cluster support disabled") => {
+                    return Err(RedisError::NoCluster(guide.address.to_string()));
+                }
+                Err(fault) => problem = at_node(&guide, fault),
+            }
+        }
+        Err(problem)
+    }
+
+    /// From ranges of slots to the master of each partition.
+    fn read_slots(
+        &self,
+        reply: &Value,
+        asked: &Address,
+        partitions: u16,
+    ) -> Result<Vec<Arc<Node>>, RedisError> {
+        let mut ranges = Vec::new();
+        for range in value::items(reply) {
+            let [first, last, master, ..] = value::items(range) else { continue };
+            let [host, port, ..] = value::items(master) else { continue };
+            let host = value::text(host).filter(|host| !host.is_empty() && *host != "?");
+            let host = host.unwrap_or(&asked.host).to_owned();
+            let port = value::number(port).and_then(|port| u16::try_from(port).ok());
+            let bounds = value::number(first).zip(value::number(last));
+            if let (Some(port), Some((first, last))) = (port, bounds) {
+                ranges.push((first..=last, Address { host, port }));
+            }
+        }
+        let owner = |number| {
+            let slot = slot::of_partition(&self.namespace, Partition(number));
+            let range = ranges.iter().find(|(range, _)| range.contains(&i64::from(slot)));
+            let (_, address) = range.ok_or(RedisError::NoOwner(slot))?;
+            self.node(address)
+        };
+        (0..partitions).map(owner).collect()
+    }
+
+    async fn ask_sentinels(&self, name: &str) -> Result<Vec<Arc<Node>>, RedisError> {
+        let mut cmd = redis::cmd("SENTINEL");
+        cmd.arg("get-master-addr-by-name").arg(name);
+        let mut problem = RedisError::NoMaster(name.to_owned());
+        for guide in &self.guides {
+            match ask_node(guide, &cmd).await {
+                Ok(reply) => {
+                    let [host, port] = value::items(&reply) else { continue };
+                    let port = value::number(port).and_then(|port| u16::try_from(port).ok());
+                    if let (Some(host), Some(port)) = (value::text(host), port) {
+                        let address = Address { host: host.to_owned(), port };
+                        return Ok(vec![self.node(&address)?]);
+                    }
+                }
+                Err(fault) => problem = at_node(guide, fault),
+            }
+        }
+        Err(problem)
+    }
+}
+
+async fn ask_node(node: &Node, cmd: &redis::Cmd) -> Result<Value, Fault> {
+    let link = node.shared().await?;
+    match tokio::time::timeout(GUIDE_TIMEOUT, link.ask(cmd)).await {
+        Ok(reply) => reply,
+        Err(_) => {
+            link.give_up();
+            Err(Fault::Lost("it didn't answer in time".to_owned()))
+        }
+    }
+}
+
+/// What a fault of a server means at the start.
+pub(crate) fn at_node(node: &Node, fault: Fault) -> RedisError {
+    let address = node.address.to_string();
+    match fault {
+        Fault::Login(_) => RedisError::WrongLogin(address),
+        Fault::Privilege(text) => RedisError::MissingPrivilege(text),
+        Fault::Replica(_) => RedisError::Replica(address),
+        Fault::NoWrites(text) => RedisError::ReadOnly(text),
+        Fault::Lost(problem) | Fault::Later(problem) => {
+            RedisError::Unreachable { address, problem }
+        }
+        Fault::Moved(_)
+        | Fault::Ask(_)
+        | Fault::NoScript
+        | Fault::WrongType(_)
+        | Fault::Other(_) => RedisError::Unexpected { address, problem: fault.problem() },
+    }
+}
+
+/// How often the way is asked for at most.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often sentinels are asked while all goes well.
+const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one of several may think about the way.
+const GUIDE_TIMEOUT: Duration = Duration::from_millis(500);

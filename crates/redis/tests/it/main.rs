@@ -1,0 +1,10 @@
+//! The store on real servers: the promises of every store, and those about servers that fail.
+
+mod cluster;
+mod conformance;
+mod failures;
+mod sentinel;
+mod servers;
+mod startup;
+mod tls;
+mod world;
