@@ -60,7 +60,7 @@ fn set_mark(dir: &Path, tick: Tick) {
 }
 
 fn error(dir: &Path) -> OpenError {
-    Embedded::open(dir, options()).err().expect("it is damaged")
+    Embedded::open(dir, options()).expect_err("it is damaged")
 }
 
 fn commits_in(dir: &Path) -> u64 {

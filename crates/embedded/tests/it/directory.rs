@@ -11,7 +11,7 @@ use crate::world::{Writer, block_on, open, options};
 fn a_second_process_is_told_the_first_ones_pid() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = open(dir.path());
-    let error = Embedded::open(dir.path(), options()).err().expect("it is in use");
+    let error = Embedded::open(dir.path(), options()).expect_err("it is in use");
     let own = std::process::id();
     assert!(matches!(error, OpenError::Locked { pid: Some(pid), .. } if pid == own), "{error}");
     assert!(error.to_string().ends_with(&format!("in use by process {own}")), "{error}");
@@ -35,7 +35,7 @@ fn a_lock_without_a_pid_is_a_lock() {
     let dir = tempfile::tempdir().expect("a directory");
     let _lock = DirLock::acquire(dir.path()).expect("nobody holds it");
     fs::write(dir.path().join("lock"), "").expect("a file");
-    let error = DirLock::acquire(dir.path()).err().expect("it is held");
+    let error = DirLock::acquire(dir.path()).expect_err("it is held");
     assert!(error.to_string().ends_with("in use by another process"), "{error}");
 }
 
@@ -47,7 +47,7 @@ fn a_newer_format_is_refused_by_both_numbers() {
     let text = fs::read_to_string(&format).expect("a file");
     assert_eq!(text, "cloakroom-embedded 1\npartitions 8\n");
     fs::write(&format, text.replace("embedded 1", "embedded 2")).expect("a file");
-    let error = Embedded::open(dir.path(), options()).err().expect("it is newer");
+    let error = Embedded::open(dir.path(), options()).expect_err("it is newer");
     assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }), "{error}");
     assert!(error.to_string().contains("has format 2, this release reads up to 1"), "{error}");
 }
@@ -58,7 +58,7 @@ fn a_strange_format_is_damage() {
     drop(open(dir.path()));
     for text in ["", "x", "cloakroom-embedded 1\n", "cloakroom-embedded 1\npartitions 0\n"] {
         fs::write(dir.path().join("store/format"), text).expect("a file");
-        let error = Embedded::open(dir.path(), options()).err().expect("it says nothing");
+        let error = Embedded::open(dir.path(), options()).expect_err("it says nothing");
         assert!(matches!(error, OpenError::Damaged { .. }), "{text:?}: {error}");
     }
 }
@@ -79,7 +79,7 @@ fn a_path_that_is_no_directory_is_said() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("file");
     fs::write(&file, "").expect("a file");
-    let error = Embedded::open(&file, options()).err().expect("it is a file");
+    let error = Embedded::open(&file, options()).expect_err("it is a file");
     assert!(error.to_string().contains("can't make"), "{error}");
 }
 
