@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use arc_swap::ArcSwapOption;
 use cloakroom_core::event::FeedEntry;
 use cloakroom_core::limits::ENDED_SET_KEEP;
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::rate::{Admission, Quota};
 use cloakroom_core::session::{Ending, Session};
 use cloakroom_core::subject::{Bump, PartitionState, SubjectState};
@@ -221,7 +223,10 @@ impl Cache {
         let Some(slot) = self.slot(mark.partition) else { return };
         // Held while filling: whoever notes a change waits, then evicts what was filled.
         let _recent = slot.recent.read().unwrap_or_else(PoisonError::into_inner);
-        if slot.changes.load(Ordering::Acquire) != mark.changes {
+        let overtaken = slot.changes.load(Ordering::Acquire) != mark.changes;
+        #[cfg(feature = "mutants")]
+        let overtaken = overtaken && !active(Mutant::FillAfterEnding);
+        if overtaken {
             return;
         }
         if let Some(cached) = session {
@@ -300,6 +305,10 @@ impl Cache {
 
     /// Whether the feed said that this session is over, whatever a read says of it.
     pub(crate) fn ended_lately(&self, session: &Session) -> Option<Ending> {
+        #[cfg(feature = "mutants")]
+        if active(Mutant::FillAfterEnding) {
+            return None;
+        }
         let slot = self.slot(session.sid.partition())?;
         let recent = slot.recent.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((ending, _)) = recent.sessions.get(&session.sid) {

@@ -1,7 +1,7 @@
 //! Following what changed: this node's own commits at once, everybody's by the log.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::event::FeedEntry;
@@ -10,6 +10,8 @@ use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Entry, Key, Log, Logged, Store, Tick};
 
 use cloakroom_core::limits::{ENDED_SET_KEEP, FEED_MARGIN};
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
@@ -18,8 +20,6 @@ use crate::context::{Context, Error};
 const PAGE: usize = 256;
 /// Endings of this long ago are done again when the log went back.
 const REAPPLY: Duration = Duration::from_secs(600);
-/// A raise seen within this of its commit is the same raise.
-const SAME_RAISE: Duration = Duration::from_secs(5);
 /// Endings of one partition remembered for that, at most.
 const ENDINGS_MAX: usize = 10_000;
 
@@ -32,8 +32,14 @@ struct Follower {
     /// The last entries seen of one commit; read again with what follows, since a log can go back.
     last: Vec<Logged>,
     started: bool,
+    /// Cursors of this node's own commits that no reading has come past yet.
+    served: BTreeSet<Tick>,
     /// Endings served or followed lately.
     endings: VecDeque<(Timestamp, FeedEntry)>,
+    /// Endings to be done again since the log went back, until each of them is.
+    lost: VecDeque<FeedEntry>,
+    /// A key has changed, and the keys weren't read since.
+    keys_changed: bool,
 }
 
 impl Followed {
@@ -43,6 +49,18 @@ impl Followed {
 }
 
 impl Follower {
+    /// The end of what was read.
+    fn end(&self) -> Tick {
+        self.last.last().map_or(Tick::ZERO, |logged| logged.cursor)
+    }
+
+    /// Expects this node's own commit to be met by the next reading.
+    fn expect(&mut self, cursor: Tick) {
+        if cursor > self.end() && self.served.len() < ENDINGS_MAX {
+            self.served.insert(cursor);
+        }
+    }
+
     fn remember(&mut self, entry: &FeedEntry, now: Timestamp) {
         let ends = match entry {
             FeedEntry::SessionEnded { .. }
@@ -66,17 +84,28 @@ impl Follower {
 
 impl<S: Store> Authority<S> {
     /// Applies what this node committed itself, before it is answered.
-    pub(crate) fn observe(&self, partition: Partition, entries: &[FeedEntry]) {
+    pub(crate) fn observe(&self, partition: Partition, cursor: Tick, entries: &[FeedEntry]) {
         let now = self.now();
+        #[cfg(feature = "mutants")]
+        if active(Mutant::CommitUnobserved) {
+            return;
+        }
         for entry in entries {
             self.apply(partition, entry, now);
-            // An only writer's log can't go back under it.
-            if self.settings.verify.max_staleness.is_some()
-                && let Some(follower) = self.followed.0.get(usize::from(partition.0))
-            {
-                follower.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, now);
-            }
         }
+        // An only writer's log can't go back under it.
+        if self.settings.verify.max_staleness.is_some()
+            && !entries.is_empty()
+            && let Some(mut follower) = self.follower(partition)
+        {
+            entries.iter().for_each(|entry| follower.remember(entry, now));
+            follower.expect(cursor);
+        }
+    }
+
+    fn follower(&self, partition: Partition) -> Option<MutexGuard<'_, Follower>> {
+        let slot = self.followed.0.get(usize::from(partition.0))?;
+        Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn apply(&self, partition: Partition, entry: &FeedEntry, now: Timestamp) {
@@ -105,16 +134,19 @@ impl<S: Store> Authority<S> {
 
     /// Reads one partition's log to its end.
     pub async fn follow_partition(&self, partition: Partition) -> Result<(), Error> {
+        self.reapply_lost(partition).await?;
         let began = self.now();
-        let Some(slot) = self.followed.0.get(usize::from(partition.0)) else { return Ok(()) };
-        let (started, last) = {
-            let follower = slot.lock().unwrap_or_else(PoisonError::into_inner);
-            (follower.started, follower.last.clone())
-        };
         // An entry as old as this may have been trimmed since, which is no sign of anything.
         let kept_from = began.minus(self.settings.access_ttl + FEED_MARGIN / 2);
-        let last: Vec<Logged> =
-            last.into_iter().filter(|logged| logged.cursor.instant() > kept_from).collect();
+        let (started, last, mut served) = {
+            let Some(follower) = self.follower(partition) else { return Ok(()) };
+            let recent = |cursor: Tick| cursor.instant() > kept_from;
+            let last: Vec<Logged> =
+                follower.last.iter().filter(|logged| recent(logged.cursor)).cloned().collect();
+            let served: BTreeSet<Tick> =
+                follower.served.iter().copied().filter(|cursor| recent(*cursor)).collect();
+            (follower.started, last, served)
+        };
         let mut from = match last.first() {
             Some(logged) => logged.cursor,
             None if started => Tick::at(kept_from),
@@ -122,8 +154,8 @@ impl<S: Store> Authority<S> {
             // matters, and what a slow read may still undo.
             None => Tick::at(began.minus(ENDED_SET_KEEP)),
         };
+        served.retain(|cursor| *cursor >= from);
         let mut first = true;
-        let mut keys_changed = false;
         loop {
             let read = self.store.log(partition, Log::Feed, from, PAGE);
             let deadline = self.now().plus(self.settings.store_timeout);
@@ -136,40 +168,68 @@ impl<S: Store> Authority<S> {
                 }
             }
             first = false;
-            keys_changed |= self.apply_page(partition, news);
+            for logged in &page {
+                served.remove(&logged.cursor);
+            }
+            self.apply_page(partition, news);
             let Some(end) = page.last().map(|logged| logged.cursor) else { break };
             if page.len() < PAGE {
                 break;
             }
             from = end.successor();
         }
+        #[cfg(feature = "mutants")]
+        if active(Mutant::OwnLossUnnoticed) {
+            served.clear();
+        }
+        if !served.is_empty() {
+            // This node's own commit is gone, though what it had read before is still there.
+            return self.went_back(partition).await;
+        }
+        self.read_to_end(partition, started, began).await
+    }
+
+    async fn read_to_end(
+        &self,
+        partition: Partition,
+        started: bool,
+        began: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(keys_changed) = self.follower(partition).map(|follower| follower.keys_changed)
+        else {
+            return Ok(());
+        };
         if keys_changed || (!started && partition == Partition::ZERO) {
             self.load_ring().await?;
         }
         if !started {
             self.cache.forget_all(partition);
-            slot.lock().unwrap_or_else(PoisonError::into_inner).started = true;
+        }
+        if let Some(mut follower) = self.follower(partition) {
+            follower.started = true;
+            follower.keys_changed = false;
         }
         self.cache.refreshed(partition, began);
         Ok(())
     }
 
-    /// Applies entries in their order; says whether keys changed.
-    fn apply_page(&self, partition: Partition, news: &[Logged]) -> bool {
+    /// Applies entries in their order.
+    fn apply_page(&self, partition: Partition, news: &[Logged]) {
         let now = self.now();
-        let mut keys_changed = false;
-        let Some(slot) = self.followed.0.get(usize::from(partition.0)) else { return false };
         for logged in news {
             let Entry::Feed(entry) = &logged.entry else { continue };
             self.apply(partition, entry, now);
-            keys_changed |= matches!(entry, FeedEntry::KeyChanged { .. });
-            slot.lock().unwrap_or_else(PoisonError::into_inner).remember(entry, now);
+            if let Some(mut follower) = self.follower(partition) {
+                follower.keys_changed |= matches!(entry, FeedEntry::KeyChanged { .. });
+                follower.remember(entry, now);
+            }
         }
-        if let Some(end) = news.last().map(|logged| logged.cursor) {
-            let last = news.iter().filter(|logged| logged.cursor == end).cloned().collect();
-            slot.lock().unwrap_or_else(PoisonError::into_inner).last = last;
+        if let Some(end) = news.last().map(|logged| logged.cursor)
+            && let Some(mut follower) = self.follower(partition)
+        {
+            follower.last = news.iter().filter(|logged| logged.cursor == end).cloned().collect();
+            follower.served.retain(|cursor| *cursor > end);
         }
-        keys_changed
     }
 
     /// The log lacks what this node has seen of it: the store went back. What is cached of it is
@@ -178,27 +238,38 @@ impl<S: Store> Authority<S> {
         self.cache.forget_all(partition);
         self.access_tokens.invalidate_all();
         let now = self.now();
-        let endings = {
-            let Some(slot) = self.followed.0.get(usize::from(partition.0)) else { return Ok(()) };
-            let mut follower = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut follower) = self.follower(partition) {
             follower.last.clear();
+            follower.served.clear();
             // The next reading begins anew; until then the cache doesn't decide here.
             follower.started = false;
             follower.endings.retain(|(at, _)| now.since(*at) < REAPPLY);
-            follower.endings.clone()
-        };
-        for (at, entry) in endings {
-            self.reapply(partition, at, &entry).await?;
+            #[cfg(feature = "mutants")]
+            if active(Mutant::EndingsNotReapplied) {
+                follower.endings.clear();
+            }
+            follower.lost = follower.endings.iter().map(|(_, entry)| entry.clone()).collect();
         }
-        Ok(())
+        self.reapply_lost(partition).await
     }
 
-    async fn reapply(
-        &self,
-        partition: Partition,
-        at: Timestamp,
-        entry: &FeedEntry,
-    ) -> Result<(), Error> {
+    /// Does the endings again that a store which went back has lost. What fails is tried again by
+    /// the next reading.
+    async fn reapply_lost(&self, partition: Partition) -> Result<(), Error> {
+        loop {
+            let next = self.follower(partition).and_then(|follower| follower.lost.front().cloned());
+            let Some(entry) = next else { return Ok(()) };
+            match self.reapply(partition, &entry).await {
+                Ok(()) | Err(Error::Refused(_)) => {}
+                Err(fault) => return Err(fault),
+            }
+            if let Some(mut follower) = self.follower(partition) {
+                follower.lost.pop_front();
+            }
+        }
+    }
+
+    async fn reapply(&self, partition: Partition, entry: &FeedEntry) -> Result<(), Error> {
         let ctx = Context::system();
         match entry {
             FeedEntry::SessionEnded { sid, reason, .. } => {
@@ -210,7 +281,7 @@ impl<S: Store> Authority<S> {
             FeedEntry::TokenDenied { jti, until } => {
                 self.deny_token(jti, *until, &ctx).await?;
             }
-            FeedEntry::AllEnded { .. } => self.end_partition_again(partition, at, &ctx).await?,
+            FeedEntry::AllEnded { at } => self.end_partition_again(partition, *at, &ctx).await?,
             FeedEntry::SessionSteppedUp { .. }
             | FeedEntry::KeyChanged { .. }
             | FeedEntry::SessionChanged { .. }
@@ -254,7 +325,8 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
     ) -> Result<(), Error> {
         let loaded = self.load(partition, &[Key::Partition]).await?;
-        if loaded.partition()?.bumped_at.plus(SAME_RAISE) < at {
+        // The entry's instant is the record's, so a record that is older has lost it.
+        if loaded.partition()?.bumped_at < at {
             self.end_partition(partition, ctx).await?;
         }
         Ok(())

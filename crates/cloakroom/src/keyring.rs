@@ -118,6 +118,9 @@ impl<S: Store> Authority<S> {
         };
         let deadline = self.now().plus(self.settings.store_timeout);
         loop {
+            // Every change of keys writes the store's settings anew: of two nodes' plans one wins,
+            // also where there is no key yet. Read before the keys, so that it is no newer.
+            let settings = self.load(Partition::ZERO, &[Key::Settings]).await?;
             let stored = self.stored_keys().await?;
             let now = self.now();
             let changes = plan(&stored.ring, now, &rules)?;
@@ -128,12 +131,11 @@ impl<S: Store> Authority<S> {
             if batch.writes.is_empty() {
                 break;
             }
-            // Every key is expected as it was read: of two nodes' plans one wins.
-            for (key, version) in &stored.versions {
-                if !batch.writes.iter().any(|write| write.key == *key) {
-                    batch.expect(key.clone(), *version);
-                }
-            }
+            let Some(record) = settings.get(&Key::Settings).cloned() else {
+                return Err(Unavailable::Missing("its settings".into()).into());
+            };
+            let version = settings.version(&Key::Settings);
+            batch.put(Key::Settings, version, record, Review::Never);
             if self.try_commit(Partition::ZERO, batch, deadline).await?.is_some() {
                 break;
             }

@@ -188,7 +188,16 @@ impl<S: Store> Authority<S> {
             keys.push(Key::Index(subject.clone()));
         }
         let mut ticket = plan.ticket;
+        #[cfg(feature = "mutants")]
+        let mut tried = false;
         let decide = |loaded: &Loaded| {
+            #[cfg(feature = "mutants")]
+            {
+                use cloakroom_core::mutants::{Mutant, active};
+                let again = std::mem::replace(&mut tried, true);
+                let adopts = again && active(Mutant::ConflictAdoptsEpoch);
+                ticket = ticket.filter(|_| !adopts && !active(Mutant::TicketUnchecked));
+            }
             let known = plan.grant.subject.as_ref().and_then(|subject| loaded.subject(subject));
             let state = loaded.partition()?;
             let ticket = ticket.get_or_insert_with(|| Ticket::new(known, state));

@@ -2,6 +2,8 @@
 
 use cloakroom_core::event::EventKind;
 use cloakroom_core::limits::FEED_MARGIN;
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Ending, Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid, Timestamp};
 use cloakroom_store::{Batch, Key, Log, Record, Review, Store, Version};
@@ -128,6 +130,12 @@ impl<S: Store> Authority<S> {
     ) -> Result<Decision<Fate>, Error> {
         let key = Key::Session(sid);
         let Some(session) = loaded.session(sid) else { return Ok(remove(&key, loaded)) };
+        #[cfg(feature = "mutants")]
+        let now = if active(Mutant::SweepEarly) {
+            now.plus(std::time::Duration::from_secs(5))
+        } else {
+            now
+        };
         if let Some(missing) = kin(session, loaded) {
             return Ok(Decision::Load(missing));
         }

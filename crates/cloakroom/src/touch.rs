@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid};
 use cloakroom_store::{Batch, Key, Record, Review, Store};
@@ -47,6 +49,10 @@ struct Unwritten<'a> {
 
 impl Drop for Unwritten<'_> {
     fn drop(&mut self) {
+        #[cfg(feature = "mutants")]
+        if active(Mutant::UsesForgotten) {
+            return;
+        }
         // Else nobody would ask again: a session in use would count as idle.
         for (sid, meters) in &self.uses {
             self.touches.push(*sid, meters);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState, User};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
@@ -156,6 +158,12 @@ impl<S: Store> Authority<S> {
                     Decision::Load(more) => {
                         // All of it, so that it is one state: records of two instants may
                         // contradict each other, and "it is over already" would be wrong.
+                        #[cfg(feature = "mutants")]
+                        if active(Mutant::TwoInstants) {
+                            let more = self.load_until(partition, &more, deadline).await?;
+                            loaded.records.extend(more.records);
+                            continue;
+                        }
                         let mut keys: Vec<Key> = loaded.records.into_keys().collect();
                         keys.extend(more);
                         loaded = self.load_until(partition, &keys, deadline).await?;
@@ -204,7 +212,7 @@ impl<S: Store> Authority<S> {
             .collect();
         match self.within(deadline, self.store.commit(partition, batch)).await {
             Ok(Ok(Commit::Done(committed))) => {
-                self.observe(partition, &feed);
+                self.observe(partition, committed.tick, &feed);
                 Ok(Some(committed))
             }
             Ok(Ok(Commit::Conflict(_))) => Ok(None),

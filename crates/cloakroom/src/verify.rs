@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{CookieMatch, Ending, Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState};
@@ -177,12 +179,14 @@ impl<S: Store> Authority<S> {
     async fn verify_access(&self, text: &str) -> Result<Verified, Error> {
         let (claims, looked_up) = self.access_claims(text)?;
         let sid = claims.sid;
-        let subject = Some(&claims.subject);
+        let (subject, jti) = (Some(&claims.subject), Some(claims.jti.as_str()));
         // Whether a token was denied is read with its session; the cache knows it only of tokens
         // that were read once, and only while it decides at all.
+        #[cfg(feature = "mutants")]
+        let jti = jti.filter(|_| !looked_up.is_some() || !active(Mutant::DenialUnread));
         let known = match looked_up.and_then(|_| self.cached_where_decisive(sid)) {
             Some(known) => Some(known),
-            None => self.read_or_outlast(sid, subject, Some(&claims.jti)).await?,
+            None => self.read_or_outlast(sid, subject, jti).await?,
         };
         let known = known.ok_or(TOKEN_INVALID)?;
         if known.denied || self.cache.denied_lately(sid.partition(), &claims.jti) {

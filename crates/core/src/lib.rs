@@ -12,6 +12,8 @@ pub mod identifier;
 pub mod json;
 pub mod keys;
 pub mod limits;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod network;
 pub mod origin;
 pub mod password;

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "mutants")]
+use crate::mutants::{Mutant, active};
 use crate::store_key::DerivedKeys;
 use crate::token::opaque::{OpaqueKind, OpaqueToken};
 use crate::types::{Secret, Sid, Timestamp, TokenHash, same_bytes};
@@ -119,6 +121,12 @@ impl RefreshState {
         if token.generation == self.generation {
             return self.decide_current(presented, rules, now, nonce, keys);
         }
+        #[cfg(feature = "mutants")]
+        if active(Mutant::SuccessorMintedAnew) && token.generation + 1 == self.generation {
+            let secret = successor_secret(keys, token, nonce);
+            let minted = successor(token.sid, self.lineage, self.generation, secret);
+            return RefreshDecision::Replay(minted);
+        }
         match &self.predecessor {
             Some(predecessor) if token.generation + 1 == self.generation => {
                 self.decide_predecessor(predecessor, presented, rules, idle_timeout, now, keys)
@@ -141,7 +149,10 @@ impl RefreshState {
             // Ours by its tag, but of a generation that this record filled otherwise.
             return RefreshDecision::Ahead;
         }
-        if presented.channel == Channel::Cookie && now.since(self.rotated_at) < rules.grace {
+        let is_young = now.since(self.rotated_at) < rules.grace;
+        #[cfg(feature = "mutants")]
+        let is_young = is_young && !active(Mutant::YoungCookieRotated);
+        if presented.channel == Channel::Cookie && is_young {
             return RefreshDecision::Keep;
         }
         let Some(generation) = self.generation.checked_add(1) else {
@@ -183,8 +194,12 @@ impl RefreshState {
             (Some(kept), Some(given)) => same_bytes(kept, given),
             (Some(_) | None, Some(_) | None) => false,
         };
+        #[cfg(feature = "mutants")]
+        let same_attempt = same_attempt && !active(Mutant::KeyIgnored);
         // The record is at this generation, so the successor was never used.
         let tolerated = age < rules.grace || (same_attempt && age < rules.retry_window);
+        #[cfg(feature = "mutants")]
+        let tolerated = tolerated || active(Mutant::PredecessorForever);
         if !tolerated {
             return RefreshDecision::Reused;
         }
@@ -192,6 +207,12 @@ impl RefreshState {
             return RefreshDecision::Expired;
         }
         let secret = successor_secret(keys, token, predecessor.nonce);
+        #[cfg(feature = "mutants")]
+        if active(Mutant::GraceFromLastRetry) {
+            let state = Self { rotated_at: now, ..self.clone() };
+            let token = successor(token.sid, self.lineage, self.generation, secret);
+            return RefreshDecision::Rotate { state, token };
+        }
         RefreshDecision::Replay(successor(token.sid, self.lineage, self.generation, secret))
     }
 }
