@@ -457,7 +457,7 @@ impl Judge<'_> {
         let overtaken = track.rotations.contains_key(&(old + 2));
         let within_grace = age + SKEW < GRACE;
         let within_window = same_key && age + SKEW < RETRY_WINDOW;
-        if !rolled_back && !overtaken && (within_grace || within_window) {
+        if !rolled_back && (within_grace || (within_window && !overtaken)) {
             *self.book.tally.honest_wronged.entry(kind).or_default() += 1;
             let text = format!("{} was called a thief after {age} ms", kind.name());
             self.violate(LOST_ANSWER_COSTS_NOTHING, sid, text);

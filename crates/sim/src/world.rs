@@ -2,6 +2,7 @@
 //! befalls all of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 pub type Node = Authority<SimStore>;
 
 /// Credentials as somebody holds them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Held {
     /// Of which session.
     pub sid: Sid,
@@ -35,6 +36,12 @@ pub struct Held {
     pub token: Arc<str>,
     /// The access token, and when it is over.
     pub access: Option<(Arc<str>, Millis)>,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.delivery.as_str(), self.sid)
+    }
 }
 
 #[derive(Default)]
