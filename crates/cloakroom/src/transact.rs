@@ -27,6 +27,15 @@ pub(crate) struct Loaded {
     records: BTreeMap<Key, Option<Versioned>>,
     /// The instant that the decision is made at.
     pub(crate) now: Timestamp,
+    /// Whether an earlier commit of this operation may have taken effect.
+    pub(crate) in_doubt: bool,
+}
+
+/// What one commit came to.
+enum Attempt {
+    Done(Committed),
+    Conflict,
+    InDoubt,
 }
 
 /// What a decision comes to.
@@ -52,7 +61,7 @@ impl Loaded {
     ) -> Self {
         let version = committed.tick;
         let found = |(key, record)| (key, Some(Versioned { version, record }));
-        Self { records: written.into_iter().map(found).collect(), now }
+        Self { records: written.into_iter().map(found).collect(), now, in_doubt: false }
     }
 
     /// Whether `key` was asked for.
@@ -146,12 +155,14 @@ impl<S: Store> Authority<S> {
     ) -> Result<(T, Option<Committed>), Error> {
         let deadline = self.now().plus(self.settings.store_timeout);
         let mut backoff = BACKOFF_FIRST;
+        let mut in_doubt = false;
         loop {
             let mut loaded = match first.take() {
                 Some(first) => Loaded { now: self.now(), ..first },
                 None => self.load_until(partition, &keys, deadline).await?,
             };
             let (batch, answer) = loop {
+                loaded.in_doubt = in_doubt;
                 match decide(&loaded)? {
                     Decision::Done(answer) => return Ok((answer, None)),
                     Decision::Commit(batch, answer) => break (batch, answer),
@@ -170,8 +181,10 @@ impl<S: Store> Authority<S> {
                     }
                 }
             };
-            if let Some(committed) = self.try_commit(partition, batch, deadline).await? {
-                return Ok((answer, Some(committed)));
+            match self.attempt(partition, batch, deadline).await? {
+                Attempt::Done(committed) => return Ok((answer, Some(committed))),
+                Attempt::Conflict => {}
+                Attempt::InDoubt => in_doubt = true,
             }
             self.pause(&mut backoff, deadline).await?;
         }
@@ -191,7 +204,7 @@ impl<S: Store> Authority<S> {
     ) -> Result<Loaded, Error> {
         let found = self.within(deadline, self.store.load(partition, keys)).await??;
         let records = keys.iter().cloned().zip(found).collect();
-        Ok(Loaded { records, now: self.now() })
+        Ok(Loaded { records, now: self.now(), in_doubt: false })
     }
 
     /// Commits once. `None`: another version was met, or the outcome is unknown; load again.
@@ -201,6 +214,18 @@ impl<S: Store> Authority<S> {
         batch: Batch,
         deadline: Timestamp,
     ) -> Result<Option<Committed>, Error> {
+        Ok(match self.attempt(partition, batch, deadline).await? {
+            Attempt::Done(committed) => Some(committed),
+            Attempt::Conflict | Attempt::InDoubt => None,
+        })
+    }
+
+    async fn attempt(
+        &self,
+        partition: Partition,
+        batch: Batch,
+        deadline: Timestamp,
+    ) -> Result<Attempt, Error> {
         let touched: Vec<Key> = batch.writes.iter().map(|write| write.key.clone()).collect();
         let feed: Vec<_> = batch
             .entries
@@ -213,12 +238,12 @@ impl<S: Store> Authority<S> {
         match self.within(deadline, self.store.commit(partition, batch)).await {
             Ok(Ok(Commit::Done(committed))) => {
                 self.observe(partition, committed.tick, &feed);
-                Ok(Some(committed))
+                Ok(Attempt::Done(committed))
             }
-            Ok(Ok(Commit::Conflict(_))) => Ok(None),
+            Ok(Ok(Commit::Conflict(_))) => Ok(Attempt::Conflict),
             Ok(Err(StoreError::OutcomeUnknown(_))) => {
                 self.cache.forget(partition, &touched);
-                Ok(None)
+                Ok(Attempt::InDoubt)
             }
             Ok(Err(error)) => {
                 self.cache.forget(partition, &touched);

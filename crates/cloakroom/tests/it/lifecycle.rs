@@ -7,9 +7,7 @@ use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
 use cloakroom::core::types::Sid;
-use cloakroom::{
-    ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Settings,
-};
+use cloakroom::{ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Settings};
 
 use crate::world::*;
 
@@ -458,4 +456,25 @@ async fn a_keys_last_use_is_known_to_within_a_minute() {
     world.authority.flush_key_uses().await.expect("flushed");
     let (keys, _) = world.authority.api_keys(None, 10).await.expect("a list");
     assert_eq!((keys[0].id, keys[0].last_used_at), (made.id, Some(START.plus(HOUR))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g4_of_writers_with_one_version_one_succeeds_even_if_they_write_the_same() {
+    for _ in 0..50 {
+        let world = World::new().await;
+        let sid = world.open(Delivery::Cookie).await.session.sid;
+        let seen = world.authority.data(sid).await.expect("data");
+        let authority = Arc::clone(&world.authority);
+        let put = together(8, move |_| {
+            let authority = Arc::clone(&authority);
+            async move {
+                let mut data = cloakroom::core::session::Object::new();
+                data.insert("same".into(), true.into());
+                let condition = IfMatch::Version(seen.version);
+                authority.put_data(sid, data, condition, &ctx()).await.map(|_| ())
+            }
+        })
+        .await;
+        assert_eq!(put.iter().filter(|result| result.is_ok()).count(), 1);
+    }
 }
