@@ -125,6 +125,18 @@ impl<S: Store> Authority<S> {
         Ok(ApiKeyIdentity { id: found.id.to_string(), scopes, is_root: false })
     }
 
+    /// Whether a key that was proven before is still one: for what goes on long after the proof.
+    pub async fn api_key_stands(&self, identity: &ApiKeyIdentity) -> Result<bool, Error> {
+        if identity.is_root {
+            return Ok(true);
+        }
+        let Ok(id) = identity.id.parse::<Sid>() else { return Ok(false) };
+        let key = Key::ApiKey(id);
+        let loaded = self.load(Partition::ZERO, std::slice::from_ref(&key)).await?;
+        let Some(Record::ApiKey(found)) = loaded.get(&key) else { return Ok(false) };
+        Ok(found.expires_at.is_none_or(|at| loaded.now < at))
+    }
+
     /// Makes a key. Its secret is answered here and never again.
     ///
     /// A key can't make a key that may do what it itself may not.

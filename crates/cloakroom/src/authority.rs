@@ -20,7 +20,9 @@ use crate::context::{Error, Unavailable};
 use crate::events::Reports;
 use crate::feed::Followed;
 use crate::hashing::HashPool;
+use crate::place::StoreId;
 use crate::settings::Settings;
+use crate::streams::Streams;
 use crate::touch::Touches;
 
 /// The master key, and the one before it while it is being changed.
@@ -86,6 +88,8 @@ pub struct Authority<S> {
     pub(crate) reports: Reports,
     pub(crate) key_uses: KeyUses,
     pub(crate) followed: Followed,
+    pub(crate) streams: Arc<Streams>,
+    store_id: StoreId,
     pub(crate) hashing: HashPool,
     pub(crate) root_key: RwLock<Option<TokenHash>>,
     gateway_audience: [String; 1],
@@ -100,7 +104,7 @@ impl<S: Store> Authority<S> {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenError> {
-        let store_key = store_key(&store, &secret, &*clock, &*entropy).await?;
+        let (store_key, store_id) = store_key(&store, &secret, &*clock, &*entropy).await?;
         let keys = DerivedKeys::derive(&store_key);
         let capacity = settings.verify.capacity;
         let shared = settings.hs256_secret.as_ref();
@@ -114,6 +118,8 @@ impl<S: Store> Authority<S> {
             reports: Reports::default(),
             key_uses: KeyUses::default(),
             followed: Followed::new(store.partitions()),
+            streams: Arc::new(Streams::new(store.partitions(), store_id)),
+            store_id,
             hashing: HashPool::new(settings.password_pool, settings.argon2),
             root_key: RwLock::new(None),
             gateway_audience: [settings.gateway_audience.clone()],
@@ -176,6 +182,11 @@ impl<S: Store> Authority<S> {
         Ok(())
     }
 
+    /// What tells this store from any other.
+    pub(crate) fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
     pub(crate) fn partition_of(&self, subject: &Subject) -> Partition {
         self.keys.partition_of(subject, self.store.partitions())
     }
@@ -201,13 +212,13 @@ impl<S: Store> Authority<S> {
     }
 }
 
-/// The store's own key, unwrapped; made with the store's records where there are none yet.
+/// The store's own key, unwrapped, and the store's id; made with the store's records where there are none yet.
 async fn store_key<S: Store>(
     store: &S,
     secret: &StoreSecret,
     clock: &dyn Clock,
     entropy: &dyn Entropy,
-) -> Result<StoreKey, OpenError> {
+) -> Result<(StoreKey, StoreId), OpenError> {
     loop {
         let keys = [Key::StoreKey, Key::Settings];
         let found = store.load(Partition::ZERO, &keys).await?;
@@ -222,10 +233,11 @@ async fn store_key<S: Store>(
                     )));
                 }
                 let unwrapped = StoreKey::unwrap(&wrapped, &secret.master);
-                return match (unwrapped, &secret.previous) {
-                    (Err(_), Some(previous)) => Ok(StoreKey::unwrap(&wrapped, previous)?),
-                    (unwrapped, _) => Ok(unwrapped?),
+                let key = match (unwrapped, &secret.previous) {
+                    (Err(_), Some(previous)) => StoreKey::unwrap(&wrapped, previous)?,
+                    (unwrapped, _) => unwrapped?,
                 };
+                return Ok((key, made.store_id));
             }
             (None, None) => set_up(store, secret, clock, entropy).await?,
             _ => return Err(OpenError::Unusable("the store's own records are incomplete".into())),

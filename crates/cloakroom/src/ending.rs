@@ -345,7 +345,8 @@ impl<S: Store> Authority<S> {
     /// may have ended. The epochs decide; the instant is for information.
     pub async fn end_everything(&self, ctx: &Context) -> Result<Timestamp, Error> {
         let at = self.now();
-        for number in 0..self.store.partitions() {
+        // Partition 0 goes last: its entry tells everybody that all have ended.
+        for number in (0..self.store.partitions()).rev() {
             self.end_partition(Partition(number), ctx).await?;
         }
         Ok(at)

@@ -8,12 +8,12 @@ use std::time::Duration;
 use cloakroom_core::event::{Event, EventKind};
 use cloakroom_core::limits::PAGE_MAX;
 use cloakroom_core::network::Network;
-use cloakroom_core::refusal::Refusal;
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Batch, Entry, Log, Logged, Store, Tick};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
+use crate::place::Place;
 
 /// One event a minute for each kind, subject and network; the rest is a count.
 const COALESCE: Duration = Duration::from_secs(60);
@@ -158,43 +158,12 @@ pub struct EventPage {
     pub next: Option<String>,
 }
 
-/// The place of an event in the order over all partitions: by time, then by partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    tick: Tick,
-    partition: Partition,
-    index: u16,
-}
-
-impl Place {
-    fn text(self) -> String {
-        format!("{:016x}{:04x}{:04x}", self.tick.0, self.partition.0, self.index)
-    }
-
-    fn parse(text: &str) -> Result<Self, Error> {
-        let malformed = || {
-            let why = "not a cursor of this log".to_owned();
-            Error::from(Refusal::InvalidMember { member: "after".into(), why })
-        };
-        if text.len() != 24
-            || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        {
-            return Err(malformed());
-        }
-        let part = |range| text.get(range).unwrap_or_default();
-        Ok(Self {
-            tick: Tick(u64::from_str_radix(part(0..16), 16).map_err(|_| malformed())?),
-            partition: Partition(u16::from_str_radix(part(16..20), 16).map_err(|_| malformed())?),
-            index: u16::from_str_radix(part(20..24), 16).map_err(|_| malformed())?,
-        })
-    }
-}
-
 impl<S: Store> Authority<S> {
     /// A page of the audit log. Over all partitions the order is by time, to about a second.
     pub async fn events(&self, filter: EventFilter) -> Result<EventPage, Error> {
         let limit = filter.limit.clamp(1, PAGE_MAX);
-        let after = filter.after.as_deref().map(Place::parse).transpose()?;
+        let after = filter.after.as_deref();
+        let after = after.map(|text| Place::parse_after(text, self.store_id())).transpose()?;
         let partitions = match (&filter.sid, &filter.subject) {
             (Some(sid), _) => sid.partition().0..sid.partition().0.saturating_add(1),
             (None, Some(subject)) => {
@@ -216,8 +185,8 @@ impl<S: Store> Authority<S> {
         let events: Vec<EventView> = found
             .into_iter()
             .map(|(place, event)| {
-                let cursor = place.text();
-                EventView { id: format!("evt_{cursor}"), cursor, event }
+                let cursor = place.cursor(self.store_id());
+                EventView { id: format!("evt_{}", place.id()), cursor, event }
             })
             .collect();
         let next = more.then(|| events.last().map(|last| last.cursor.clone())).flatten();

@@ -93,6 +93,7 @@ impl<S: Store> Authority<S> {
         for entry in entries {
             self.apply(partition, entry, now);
         }
+        self.streams.note(partition);
         // An only writer's log can't go back under it.
         if self.settings.verify.max_staleness.is_some()
             && !entries.is_empty()
@@ -126,8 +127,14 @@ impl<S: Store> Authority<S> {
     /// Reads every partition's log to its end once. To be called twice a second where the store
     /// has other writers; only then may the cache decide.
     pub async fn follow(&self) -> Result<(), Error> {
+        let began = self.now();
         for number in 0..self.store.partitions() {
             self.follow_partition(Partition(number)).await?;
+        }
+        // One whose log went back wasn't read to its end.
+        let is_read = |number| self.cache.fresh_at(Partition(number)) >= began;
+        if (0..self.store.partitions()).all(is_read) {
+            self.streams.complete(Log::Feed, began);
         }
         Ok(())
     }
@@ -172,6 +179,7 @@ impl<S: Store> Authority<S> {
                 served.remove(&logged.cursor);
             }
             self.apply_page(partition, news);
+            self.streams.tell(Log::Feed, partition, news);
             let Some(end) = page.last().map(|logged| logged.cursor) else { break };
             if page.len() < PAGE {
                 break;
@@ -235,6 +243,7 @@ impl<S: Store> Authority<S> {
     /// The log lacks what this node has seen of it: the store went back. What is cached of it is
     /// dropped, and the endings that this node served or followed lately are done again.
     async fn went_back(&self, partition: Partition) -> Result<(), Error> {
+        self.streams.went_back();
         self.cache.forget_all(partition);
         self.access_tokens.invalidate_all();
         let now = self.now();

@@ -4,7 +4,8 @@
 //! operation has one shape: load, let the core decide, commit if nothing changed meanwhile, else
 //! load again, until the deadline. It knows nothing of HTTP and spawns nothing; whoever runs it
 //! drives its background work (see [`Authority::flush_touches`], [`Authority::sweep`],
-//! [`Authority::tend_keys`], [`Authority::follow`]).
+//! [`Authority::tend_keys`], [`Authority::follow`],
+//! [`Authority::pump_streams`]).
 
 mod api_keys;
 mod authority;
@@ -20,9 +21,12 @@ mod hashing;
 mod keyring;
 mod opening;
 mod passwords;
+mod place;
 mod refreshing;
+mod revocations;
 mod settings;
 mod signin;
+mod streams;
 mod subjects;
 mod sweep;
 mod throttle;
@@ -42,8 +46,10 @@ pub use ending::{Ended, EndedMany};
 pub use events::{EventFilter, EventOrder, EventPage, EventView};
 pub use hashing::PasswordLoad;
 pub use opening::{AccessToken, Carried, OpenRequest, Opened};
+pub use revocations::{RaisedSubject, Revocations};
 pub use settings::{LoginLimits, OnLimit, Settings, VerifySettings};
 pub use signin::{Login, Ticket};
+pub use streams::{Signal, Subscription, Told};
 pub use subjects::{SubjectPatch, SubjectView};
 pub use sweep::Swept;
 pub use tokens::Introspection;

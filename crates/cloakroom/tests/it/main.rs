@@ -3,6 +3,7 @@
 mod directory;
 mod lifecycle;
 mod signin;
+mod streams;
 mod throttle;
 mod users;
 mod world;
