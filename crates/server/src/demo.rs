@@ -90,10 +90,16 @@ pub fn config(dir: &Path, ports: Ports) -> Result<Box<Config>, Problems> {
         set("SERVER__ORIGIN", format!("http://localhost:{}", ports.public)),
         // So few sessions need no more, and the directory is made and gone faster.
         set("STORE__PARTITIONS", "16".to_owned()),
+        // The tour plays a gateway on this machine.
+        set("SERVER__TRUSTED_PROXIES", "127.0.0.0/8".to_owned()),
         set("LOG__LEVEL", "warn".to_owned()),
     ]);
-    let surroundings =
-        Surroundings { variables, unreadable: Vec::new(), search: Vec::new(), ..Surroundings::of_process() };
+    let surroundings = Surroundings {
+        variables,
+        unreadable: Vec::new(),
+        search: Vec::new(),
+        ..Surroundings::of_process()
+    };
     let flags = Flags { config: None, data: Some(dir.to_owned()) };
     Loaded::read(&flags, &surroundings).outcome
 }
@@ -171,9 +177,10 @@ Paste these into another terminal, in order.
     csrf=$(sed -n 's/.*"csrf_token":"\([^"]*\)".*/\1/p' ada.json)
     cat ada.json; echo
 
-2. A gateway asks, for each request, whether she may pass: 200, and who she is.
+2. A gateway asks, for each request, whether she may pass: 200, and who she is. The application
+   behind it gets these headers, and a signed token of its own.
 
-    curl -sS -i -b jar {public}/auth/verify; echo
+    curl -sS -i -b jar -H 'X-Forwarded-Method: GET' -H 'X-Forwarded-Uri: /reports' {public}/auth/verify; echo
 
 3. She signs in on her phone too, by tokens instead of a cookie.
 

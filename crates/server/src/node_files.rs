@@ -76,7 +76,8 @@ pub fn master_key(config: &Config, fresh: [u8; 32]) -> Result<MasterKey, NodeFil
     }
     let path = config.data_dir.join(MASTER_KEY);
     if let Some(text) = read_key(&path, true)? {
-        let why = |malformed| NodeFilesError::NoKey { path: path.clone(), why: format!("{malformed}") };
+        let why =
+            |malformed| NodeFilesError::NoKey { path: path.clone(), why: format!("{malformed}") };
         return MasterKey::parse(text.expose()).map_err(why);
     }
     let store = config.data_dir.join(STORE);

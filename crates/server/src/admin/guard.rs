@@ -130,7 +130,11 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     };
     let text = str::from_utf8(value).unwrap_or_default();
     let Some((scheme, token)) = text.split_once(' ') else { return Err(required()) };
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_matches(' ')) } else { Err(required()) }
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Ok(token.trim_matches(' '))
+    } else {
+        Err(required())
+    }
 }
 
 /// Refuses what a browser would send for a page that isn't this listener's own: a name that
@@ -237,7 +241,8 @@ mod tests {
             host_of(authority).is_some_and(|host| is_own_name(host, listener))
         };
         let loopback = tcp("127.0.0.1:7401");
-        for name in ["127.0.0.1:7401", "localhost:7401", "LOCALHOST", "[::1]:7401", "localhost:8401"]
+        for name in
+            ["127.0.0.1:7401", "localhost:7401", "LOCALHOST", "[::1]:7401", "localhost:8401"]
         {
             assert!(own(name, &loopback), "{name}");
         }

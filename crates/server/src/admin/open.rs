@@ -209,11 +209,9 @@ impl<'a> Answer<'a> {
                 set_cookie: line(CookieKind::Session),
                 ..common
             },
-            Delivery::Split => Self {
-                csrf_token: csrf_token(),
-                set_cookie: line(CookieKind::Refresh),
-                ..common
-            },
+            Delivery::Split => {
+                Self { csrf_token: csrf_token(), set_cookie: line(CookieKind::Refresh), ..common }
+            }
         }
     }
 }

@@ -115,7 +115,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let segment = Path::<String>::from_request_parts(parts, state).await;
-        segment.map(|Path(text)| Self(text)).map_err(|_| Problem::malformed("the path is malformed"))
+        segment
+            .map(|Path(text)| Self(text))
+            .map_err(|_| Problem::malformed("the path is malformed"))
     }
 }
 
@@ -134,8 +136,19 @@ mod tests {
         assert_eq!(limit("limit=1"), Ok(1));
         assert_eq!(limit("limit=200"), Ok(200));
         for bad in [
-            "0", "-1", "201", "2147483648", "9007199254740993", "9223372036854775808", "1e308",
-            "%221%22", "1.5", "+5", "%2B5", "", "0x10",
+            "0",
+            "-1",
+            "201",
+            "2147483648",
+            "9007199254740993",
+            "9223372036854775808",
+            "1e308",
+            "%221%22",
+            "1.5",
+            "+5",
+            "%2B5",
+            "",
+            "0x10",
         ] {
             assert_eq!(limit(&format!("limit={bad}")), Err(Code::InvalidMember), "{bad}");
         }

@@ -29,10 +29,7 @@ pub(super) async fn list(State(site): State<Arc<Site>>, ask: Ask) -> Result<Resp
     Ok(json(StatusCode::OK, &object!({"sessions": sessions, "next": page.next})))
 }
 
-pub(super) async fn read(
-    State(site): State<Arc<Site>>,
-    sid: Segment,
-) -> Result<Response, Problem> {
+pub(super) async fn read(State(site): State<Arc<Site>>, sid: Segment) -> Result<Response, Problem> {
     let found = site.authority.session(sid.sid()?).await?;
     Ok(json(StatusCode::OK, &object!({"session": listed(&site, &found)})))
 }

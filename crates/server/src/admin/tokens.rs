@@ -61,10 +61,7 @@ fn read(mut members: Members) -> Result<Which, Problem> {
     }
 }
 
-async fn held(
-    site: &Site,
-    token: &Secret<String>,
-) -> Result<Option<(String, Timestamp)>, Problem> {
+async fn held(site: &Site, token: &Secret<String>) -> Result<Option<(String, Timestamp)>, Problem> {
     match Looks::of(token.expose()) {
         Looks::Jwt => {}
         Looks::Opaque(_) | Looks::Csrf | Looks::Unknown => {
@@ -73,9 +70,7 @@ async fn held(
         }
     }
     match site.authority.introspect(token.expose()).await? {
-        Some(Introspection::Access(claims, _)) => {
-            Ok(Some((claims.jti.clone(), claims.expires_at)))
-        }
+        Some(Introspection::Access(claims, _)) => Ok(Some((claims.jti.clone(), claims.expires_at))),
         Some(Introspection::Refresh(_) | Introspection::Session(_)) | None => Ok(None),
     }
 }

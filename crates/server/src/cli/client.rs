@@ -143,9 +143,9 @@ impl Endpoint {
             return Ok(Self::Socket(path.into()));
         }
         let text = text.trim_end_matches('/');
-        let uri: ureq::http::Uri = text
-            .parse()
-            .map_err(|_| Failure::Usage("--admin-url: not a URL such as http://127.0.0.1:7401".into()))?;
+        let uri: ureq::http::Uri = text.parse().map_err(|_| {
+            Failure::Usage("--admin-url: not a URL such as http://127.0.0.1:7401".into())
+        })?;
         let host = uri.host().unwrap_or_default();
         let path = uri.path_and_query().map_or("", |path| path.as_str());
         match uri.scheme_str() {

@@ -38,7 +38,8 @@ pub fn run(args: &DemoArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
         .tempdir()
         .map_err(|error| Failure::Failed(format!("can't make a directory: {error}")))?;
     let ports = Ports::choose(args.port, args.admin_port);
-    let config = config(dir.path(), ports).map_err(|problems| Failure::Failed(problems.to_string()))?;
+    let config =
+        config(dir.path(), ports).map_err(|problems| Failure::Failed(problems.to_string()))?;
     write_logs(&config.log);
     let done = runtime()?.block_on(async {
         let running = started(*config).await?;

@@ -66,8 +66,7 @@ pub fn run(args: &EventsArgs, style: Style, out: &mut dyn Write) -> Result<(), F
     if style.json {
         return Ok(print_json(&json!({"events": events}), out)?);
     }
-    let mut table =
-        Table::new(&["TIME", "TYPE", "SUBJECT", "SESSION", "ACTOR", "FROM", "REASON"]);
+    let mut table = Table::new(&["TIME", "TYPE", "SUBJECT", "SESSION", "ACTOR", "FROM", "REASON"]);
     for event in &events {
         let actor = &event["actor"];
         let actor = match actor["id"].as_str() {

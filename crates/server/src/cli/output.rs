@@ -70,11 +70,7 @@ impl Table {
 /// # Errors
 ///
 /// An error of writing to `out`.
-pub fn print_pairs(
-    pairs: &[(&str, String)],
-    style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub fn print_pairs(pairs: &[(&str, String)], style: Style, out: &mut dyn Write) -> io::Result<()> {
     let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in pairs {
         let padded = format!("{:width$}", inert(name));

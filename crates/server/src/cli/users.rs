@@ -111,7 +111,9 @@ pub fn run(args: &UsersArgs, style: Style, out: &mut dyn Write) -> Result<(), Fa
             let answer = client.call(Method::POST, "/admin/v1/users", &body)?;
             show(&answer, style, out)
         }
-        UsersCommand::List { page, reach } => list(page, &reach.client(KeyWanted::Yes)?, style, out),
+        UsersCommand::List { page, reach } => {
+            list(page, &reach.client(KeyWanted::Yes)?, style, out)
+        }
         UsersCommand::Disable(whom) => change(whom, &json!({"disabled": true}), style, out),
         UsersCommand::Enable(whom) => change(whom, &json!({"disabled": false}), style, out),
         UsersCommand::SetPassword(whom) => {
@@ -189,12 +191,7 @@ fn show(answer: &Value, style: Style, out: &mut dyn Write) -> Result<(), Failure
 /// # Errors
 ///
 /// An error of writing to `out`.
-pub(super) fn said(
-    done: &str,
-    to: &str,
-    style: Style,
-    out: &mut dyn Write,
-) -> Result<(), Failure> {
+pub(super) fn said(done: &str, to: &str, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
     if style.json {
         return Ok(print_json(&json!({done: to}), out)?);
     }

@@ -1,0 +1,246 @@
+//! The commands against a running authority: what they print, and their exit codes.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::admin_world::{AdminWorld, PASSWORD, text};
+use crate::cli_world::{Ended, program, run};
+
+/// A command that finds this node as it would on its own machine.
+fn command(world: &AdminWorld, arguments: &[&str]) -> Command {
+    let mut command = program();
+    command.args(arguments).args(["--admin-url", &world.admin]);
+    command.arg("--data").arg(world.dir.path());
+    command
+}
+
+fn ask(world: &AdminWorld, arguments: &[&str]) -> Ended {
+    run(&mut command(world, arguments), "")
+}
+
+#[test]
+fn users_are_added_listed_disabled_and_deleted() {
+    let world = AdminWorld::new();
+    let arguments = ["users", "add", "ada@example.com", "--claim", "role=admin", "--claim", "n=5"];
+    let added = run(&mut command(&world, &arguments), &format!("{PASSWORD}\n")).expect(0);
+    assert!(
+        added.out.contains("ada@example.com") && added.out.contains("enabled"),
+        "{}",
+        added.out
+    );
+    assert!(!added.out.contains(PASSWORD) && !added.err.contains(PASSWORD));
+    ask(&world, &["users", "add", "bob@example.com", "--no-password"]).expect(0);
+    let listed = ask(&world, &["users", "list", "--json"]).expect(0).json();
+    let users = listed["users"].as_array().expect("a list");
+    assert_eq!(users.len(), 2);
+    let ada = users.iter().find(|user| user["identifier"] == "ada@example.com").expect("ada");
+    assert_eq!(ada["claims"], json!({"role": "admin", "n": 5}));
+    let table = ask(&world, &["users", "list"]).expect(0).out;
+    assert!(table.starts_with("ID "), "{table}");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    let disabled = ask(&world, &["users", "disable", "ada@example.com", "--json"]).expect(0).json();
+    assert_eq!(disabled["user"]["disabled"], true);
+    let enabled = ask(&world, &["users", "enable", text(&ada["id"]), "--json"]).expect(0).json();
+    assert_eq!(enabled["user"]["disabled"], false);
+    let set = ["users", "set-password", "bob@example.com"];
+    run(&mut command(&world, &set), "another sight umbrella").expect(0);
+    let taken = run(&mut command(&world, &["users", "add", "bob@example.com"]), PASSWORD).expect(1);
+    assert!(taken.err.starts_with("error: ") && taken.err.contains("(conflict)"), "{}", taken.err);
+    let weak = run(&mut command(&world, &["users", "add", "eve"]), "short").expect(1);
+    assert!(
+        weak.err.contains("password_rejected") && !weak.err.contains("short\n"),
+        "{}",
+        weak.err
+    );
+    ask(&world, &["users", "delete", "ada@example.com"]).expect(0);
+    let gone = ask(&world, &["users", "delete", "ada@example.com"]).expect(4);
+    assert_eq!(gone.out, "");
+    ask(&world, &["users", "disable", "usr_unknown"]).expect(4);
+    let first = ask(&world, &["users", "list", "--limit", "1"]).expect(0);
+    assert_eq!(first.out.lines().count(), 2);
+}
+
+#[test]
+fn listings_say_how_to_go_on() {
+    let world = AdminWorld::new();
+    for n in 0..3 {
+        world.open(&format!("s{n}"), "cookie");
+    }
+    let first = ask(&world, &["sessions", "list", "--limit", "2"]).expect(0);
+    let cursor = first.err.trim().strip_prefix("more: add --after ").expect("a hint").to_owned();
+    let rest = ask(&world, &["sessions", "list", "--after", &cursor, "--json"]).expect(0).json();
+    assert_eq!(rest["sessions"].as_array().map(Vec::len), Some(1));
+    assert_eq!(rest["next"], Value::Null);
+}
+
+#[test]
+fn sessions_are_listed_shown_and_revoked() {
+    let world = AdminWorld::new();
+    let opened = world.open("ada", "cookie");
+    let sid = text(&opened["session"]["id"]);
+    let table = ask(&world, &["sessions", "list", "--subject", "ada"]).expect(0).out;
+    assert!(table.contains(sid) && table.lines().count() == 2, "{table}");
+    let shown = ask(&world, &["sessions", "show", sid]).expect(0).out;
+    assert!(shown.contains("live") && shown.contains("cookie"), "{shown}");
+    let shown = ask(&world, &["sessions", "show", sid, "--json"]).expect(0);
+    assert_eq!(shown.json()["session"]["id"], sid);
+    assert!(!shown.out.contains("csrf_key"));
+    ask(&world, &["sessions", "revoke", sid, "--reason", "lost phone"]).expect(0);
+    let shown = ask(&world, &["sessions", "show", sid]).expect(0).out;
+    assert!(shown.contains("ended_by_operator"), "{shown}");
+    world.open("ada", "bearer");
+    let revoked = ask(&world, &["sessions", "revoke-subject", "ada", "--json"]).expect(0).json();
+    assert_eq!(revoked, json!({"revoked": 1}));
+    ask(&world, &["sessions", "show", "01JZZZZZZZZZZZZZZZZZZZZZZZ"]).expect(4);
+    ask(&world, &["sessions", "revoke", "nonsense"]).expect(4);
+    let tail = ask(&world, &["events", "tail", "--type", "session.ended", "--json"]).expect(0);
+    assert!(tail.json()["events"].as_array().is_some_and(|events| !events.is_empty()));
+    ask(&world, &["events", "tail", "--type", "nonsense"]).expect(1);
+}
+
+#[test]
+fn m2_a_hostile_agent_moves_no_cursor() {
+    let world = AdminWorld::new();
+    let body = json!({"subject": "a\u{202e}b", "claims": {"x": "\u{1b}[2J"},
+        "client": {"label": "\u{2028}\u{202e}x"}});
+    let opened = world.post("/admin/v1/sessions", &body).expect(201).body;
+    let sid = text(&opened["session"]["id"]);
+    for arguments in
+        [vec!["sessions", "list"], vec!["sessions", "show", sid], vec!["events", "tail"]]
+    {
+        let shown = ask(&world, &arguments).expect(0).out;
+        let odd = |c: char| (c.is_control() && c != '\n') || matches!(c, '\u{2028}' | '\u{202e}');
+        assert!(!shown.contains(odd), "{shown:?}");
+    }
+}
+
+#[test]
+fn keys_sweep_and_health() {
+    let world = AdminWorld::new();
+    let keys = ask(&world, &["keys", "list", "--json"]).expect(0).json();
+    let active = |keys: &Value| {
+        let all = keys["keys"].as_array().cloned().unwrap_or_default();
+        let active = all.into_iter().find(|key| key["state"] == "active").expect("one");
+        text(&active["kid"]).to_owned()
+    };
+    let kid = active(&keys);
+    assert!(ask(&world, &["keys", "list"]).expect(0).out.contains(&kid));
+    ask(&world, &["keys", "revoke", &kid]).expect(0);
+    assert_ne!(active(&ask(&world, &["keys", "list", "--json"]).expect(0).json()), kid);
+    ask(&world, &["keys", "revoke", "unknown"]).expect(4);
+    let rotated = ask(&world, &["keys", "rotate"]);
+    assert!([0, 1].contains(&rotated.code), "{}", rotated.err);
+    assert!(ask(&world, &["sweep"]).expect(0).out.starts_with("removed "));
+    assert!(ask(&world, &["sweep", "--json"]).expect(0).json()["removed"].is_u64());
+    assert_eq!(ask(&world, &["health"]).expect(0).out, "ok\n");
+    assert_eq!(ask(&world, &["health", "--ready", "--json"]).expect(0).json()["ok"], true);
+}
+
+#[test]
+fn exit_codes_tell_usage_reach_and_permission_apart() {
+    let world = AdminWorld::new();
+    run(program().args(["nonsense"]), "").expect(2);
+    run(program().args(["users", "list", "--limit", "0"]), "").expect(2);
+    run(program().args(["users", "add"]), "").expect(2);
+    ask(&world, &["users", "add", "x", "--no-password", "--claim", "nonsense"]).expect(2);
+    // Nobody listens there.
+    let nobody = ["users", "list", "--admin-url", "http://127.0.0.1:9"];
+    let ended = run(program().args(nobody).env("CLOAKROOM_API_KEY", "cka_x"), "").expect(3);
+    assert!(ended.err.contains("http://127.0.0.1:9"), "{}", ended.err);
+    run(program().args(["health", "--admin-url", "http://127.0.0.1:9"]), "").expect(1);
+    // The key would go in clear over the network.
+    let elsewhere = ["users", "list", "--admin-url", "http://cloakroom.example"];
+    run(program().args(elsewhere).env("CLOAKROOM_API_KEY", "cka_x"), "").expect(2);
+    // A wrong key, no key, and a key without the scope.
+    let wrong = ["users", "list", "--admin-url", &world.admin];
+    run(program().args(wrong).env("CLOAKROOM_API_KEY", "cka_x"), "").expect(5);
+    let empty = tempfile::TempDir::new().expect("a directory");
+    let none = run(program().args(wrong).arg("--data").arg(empty.path()), "").expect(5);
+    assert!(none.err.contains("--api-key-file"), "{}", none.err);
+    let body = json!({"name": "reader", "scopes": ["sessions:read"]});
+    let key = world.post("/admin/v1/api-keys", &body).expect(201).body;
+    let file = empty.path().join("reader.key");
+    std::fs::write(&file, format!("{}\n", text(&key["secret"]))).expect("written");
+    let by_file = |arguments: &[&str]| {
+        let mut command = program();
+        command.args(arguments).args(["--admin-url", &world.admin, "--api-key-file"]);
+        run(command.arg(&file), "")
+    };
+    by_file(&["sessions", "list"]).expect(0);
+    let refused = by_file(&["users", "list"]).expect(5);
+    assert!(refused.err.contains("users:read"), "{}", refused.err);
+}
+
+#[test]
+fn token_inspect_says_what_a_token_is_and_never_echoes_its_secret() {
+    let world = AdminWorld::new();
+    let cookie = world.open("ada", "cookie");
+    let bearer = world.open("ada", "bearer");
+    let inspect = |token: &str, json: bool| {
+        let mut arguments = vec!["token", "inspect"];
+        if json {
+            arguments.push("--json");
+        }
+        let ended = run(&mut command(&world, &arguments), &format!("{token}\n"));
+        let secret = &token[token.len().saturating_sub(30)..];
+        assert!(!ended.out.contains(secret) && !ended.err.contains(secret), "{ended:?}");
+        ended
+    };
+    let session = text(&cookie["session_token"]);
+    let good = inspect(session, true).expect(0).json();
+    assert_eq!((&good["kind"], &good["valid"]), (&json!("session cookie"), &json!(true)));
+    assert_eq!(good["session"]["subject"], "ada");
+    assert!(inspect(session, false).expect(0).out.contains("valid: its session is live"));
+    let access = text(&bearer["access_token"]);
+    let good = inspect(access, true).expect(0).json();
+    assert_eq!((&good["kind"], &good["claims"]["sub"]), (&json!("access token"), &json!("ada")));
+    let good = inspect(text(&bearer["refresh_token"]), true).expect(0).json();
+    assert_eq!((&good["kind"], &good["generation"]), (&json!("refresh token"), &json!(0)));
+    let good = inspect(&world.key, true).expect(0).json();
+    assert_eq!((&good["kind"], &good["valid"]), (&json!("API key"), &json!(true)));
+    // Inspecting is no use of the session.
+    let sid = text(&cookie["session"]["id"]);
+    let path = format!("/admin/v1/sessions/{sid}");
+    let seen = world.get(&path).body["session"]["last_seen_at"].clone();
+    assert_eq!(seen, cookie["session"]["last_seen_at"]);
+    world.ask("DELETE", &path).expect(204);
+    let ended = inspect(session, true).expect(1).json();
+    assert_eq!((&ended["valid"], &ended["code"]), (&json!(false), &json!("session_ended")));
+    assert_eq!(ended["reason"], "ended_by_operator");
+    let forged = format!("{}{}", &session[..session.len() - 30], "A".repeat(30));
+    let forged = inspect(&forged, true).expect(1).json();
+    assert_eq!(forged["code"], "token_invalid");
+    let junk = inspect("this is certainly no credential of ours", false).expect(1);
+    assert!(junk.out.contains("nothing known"), "{}", junk.out);
+    run(&mut command(&world, &["token", "inspect"]), "").expect(2);
+    // Without an authority it still says what can be read.
+    let alone = ["token", "inspect", "--admin-url", "http://127.0.0.1:9"];
+    let ended = run(program().args(alone).env("CLOAKROOM_API_KEY", "cka_x"), access).expect(3);
+    assert!(ended.out.contains("access token") && ended.out.contains("\"ada\""), "{}", ended.out);
+}
+
+#[test]
+fn completions_and_help_need_nothing() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(program().args(["completions", shell]), "").expect(0).out;
+        assert!(script.contains("cloakroom") && script.len() > 1000, "{shell}");
+    }
+    let help = run(program().args(["users", "add", "--help"]), "").expect(0).out;
+    assert!(help.contains("Examples:") && help.contains("CLOAKROOM_ADMIN_URL"), "{help}");
+    assert!(help.contains("Authority:"), "{help}");
+    let version = run(program().arg("--version"), "").expect(0).out;
+    assert!(version.starts_with("cloakroom "), "{version}");
+    run(program().args(["config", "reference"]), "").expect(0);
+    let path = "/nonexistent/cloakroom.toml";
+    run(program().args(["config", "--config", path, "check"]), "").expect(2);
+}
+
+#[test]
+fn no_colour_reaches_a_pipe() {
+    let world = AdminWorld::new();
+    for arguments in [&["users", "list"][..], &["keys", "list"], &["--help"]] {
+        let ended = run(&mut command(&world, arguments), "");
+        assert!(!ended.out.contains('\u{1b}'), "{}", ended.out);
+    }
+}

@@ -1,0 +1,105 @@
+//! `cloakroom serve`: with no configuration at all, its files, and how it stops.
+
+use std::fs;
+
+use crate::cli_world::{program, run, serve};
+
+#[cfg(unix)]
+fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
+#[test]
+#[cfg(unix)]
+fn serve_makes_its_keys_once_for_its_owner_alone() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let data = dir.path().join("data");
+    let (node, _, admin) = serve(&data);
+    for name in ["master.key", "root-api.key"] {
+        assert_eq!(mode(&data.join(name)), 0o600, "{name}");
+    }
+    assert_eq!(mode(&data), 0o700);
+    let key = fs::read_to_string(data.join("root-api.key")).expect("a key");
+    let add = ["users", "add", "ada", "--no-password", "--admin-url", &admin, "--data"];
+    run(program().args(add).arg(&data), "").expect(0);
+    let (code, err) = node.stop("-TERM");
+    assert_eq!(code, 0, "{err}");
+    assert!(!err.contains(key.trim()), "{err}");
+    let (node, _, admin) = serve(&data);
+    assert_eq!(fs::read_to_string(data.join("root-api.key")).expect("a key"), key);
+    let list = ["users", "list", "--json", "--admin-url", &admin, "--data"];
+    let users = run(program().args(list).arg(&data), "").expect(0).json();
+    assert_eq!(users["users"][0]["identifier"], "ada");
+    assert_eq!(node.stop("-INT").0, 0);
+}
+
+#[test]
+#[cfg(unix)]
+fn serve_refuses_keys_that_others_can_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let (node, ..) = serve(dir.path());
+    assert_eq!(node.stop("-TERM").0, 0);
+    for name in ["master.key", "root-api.key"] {
+        let path = dir.path().join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("own file");
+        let ended = run(program().args(["serve", "--data"]).arg(dir.path()), "").expect(2);
+        assert!(ended.err.contains("chmod 600"), "{}", ended.err);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("own file");
+    }
+    fs::remove_file(dir.path().join("master.key")).expect("removed");
+    let lost = run(program().args(["serve", "--data"]).arg(dir.path()), "").expect(2);
+    assert!(lost.err.contains("master.key: missing"), "{}", lost.err);
+    assert!(!dir.path().join("master.key").exists());
+}
+
+#[test]
+fn a_second_process_on_the_same_directory_names_the_first() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let (node, ..) = serve(dir.path());
+    let mut second = program();
+    second.args(["serve", "--data"]).arg(dir.path());
+    second.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    second.env("CLOAKROOM_SERVER__ADMIN", "127.0.0.1:0");
+    second.env("CLOAKROOM_STORE__PARTITIONS", "8");
+    let ended = run(&mut second, "").expect(2);
+    assert!(ended.err.contains(&node.id().to_string()), "{}", ended.err);
+    assert_eq!(node.stop("-TERM").0, 0);
+}
+
+#[test]
+fn a_wrong_configuration_is_told_with_all_its_errors() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let file = dir.path().join("c.toml");
+    fs::write(&file, "store.timeout = \"0\"\nsessions.idle = \"1h\"\n").expect("written");
+    let ended = run(program().args(["serve", "--config"]).arg(&file), "").expect(2);
+    assert!(ended.err.contains("c.toml:1") && ended.err.contains("c.toml:2"), "{}", ended.err);
+    assert_eq!(ended.out, "");
+}
+
+#[test]
+#[cfg(unix)]
+fn the_admin_listener_may_be_a_socket() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let socket = format!("unix:{}/admin.sock", dir.path().display());
+    let mut command = program();
+    command.args(["serve", "--data"]).arg(dir.path().join("data"));
+    command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    command.env("CLOAKROOM_SERVER__ADMIN", &socket);
+    command.env("CLOAKROOM_STORE__URL", "memory:");
+    let node = crate::cli_world::Node::start(&mut command, "  curl ");
+    assert!(node.greeting.contains("--unix-socket"), "{}", node.greeting);
+    let add = ["users", "add", "ada", "--no-password", "--json", "--admin-url", &socket, "--data"];
+    let data = dir.path().join("data");
+    let added = run(program().args(add).arg(&data), "").expect(0).json();
+    assert_eq!(added["user"]["identifier"], "ada");
+    let path = ["users", "disable", "nobody", "--admin-url", &socket, "--data"];
+    run(program().args(path).arg(&data), "").expect(4);
+    // The command that it printed works as it stands.
+    let line = node.greeting.lines().find(|line| line.starts_with("  curl ")).expect("a command");
+    let ended = run(std::process::Command::new("bash").args(["-c", line]), "").expect(0);
+    assert!(ended.out.contains("\"ada\""), "{}", ended.out);
+    run(program().args(["health", "--ready", "--admin-url", &socket]), "").expect(0);
+    assert_eq!(node.stop("-TERM").0, 0);
+}
