@@ -27,15 +27,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Runs both scripts against an authority of each algorithm.
 pub fn step() -> io::Result<Outcome> {
     let root = tree::root();
-    if !stream(&mut cargo(&[
-        "build",
-        "-p",
-        "cloakroom-server",
-        "--bin",
-        "cloakroom",
-    ]))?
-    .success
-    {
+    if !stream(&mut cargo(&["build", "-p", "cloakroom-server", "--bin", "cloakroom"]))?.success {
         return Ok(Outcome::Counted(Tally::FAILED));
     }
     let help = Command::new(binary()?).args(["serve", "--help"]).output()?;
@@ -46,10 +38,7 @@ pub fn step() -> io::Result<Outcome> {
     for why in &absent {
         println!("SKIPPED: interop: {why}");
     }
-    let mut tallies = vec![Tally {
-        skipped: absent.len(),
-        ..Tally::default()
-    }];
+    let mut tallies = vec![Tally { skipped: absent.len(), ..Tally::default() }];
     for algorithm in ALGORITHMS {
         let authority = Authority::start(&binary()?, algorithm)?;
         for script in &scripts {
@@ -89,12 +78,7 @@ fn scripts(folder: &Path) -> (Vec<Script>, Vec<String>) {
     let jose = tools::node_package(JOSE.0, JOSE.1).and_then(|packages| {
         let file = packages.join("jose.mjs");
         std::fs::copy(folder.join("jose.mjs"), &file)?;
-        Ok(Script {
-            name: "jose",
-            program: "node",
-            file,
-            search_path: None,
-        })
+        Ok(Script { name: "jose", program: "node", file, search_path: None })
     });
     let pyjwt = tools::python_packages(PYTHON.0, &PYTHON.1).map(|packages| Script {
         name: "PyJWT",
@@ -114,9 +98,7 @@ fn scripts(folder: &Path) -> (Vec<Script>, Vec<String>) {
 fn binary() -> io::Result<PathBuf> {
     // This program was built into the same folder by the same profile.
     let here = std::env::current_exe()?;
-    let folder = here
-        .parent()
-        .ok_or_else(|| io::Error::other("no folder of programs"))?;
+    let folder = here.parent().ok_or_else(|| io::Error::other("no folder of programs"))?;
     Ok(folder.join("cloakroom"))
 }
 
@@ -132,42 +114,24 @@ struct Authority {
 
 impl Authority {
     fn start(binary: &Path, algorithm: &'static str) -> io::Result<Authority> {
-        let data = std::env::temp_dir().join(format!(
-            "cloakroom-interop-{}-{algorithm}",
-            std::process::id()
-        ));
+        let data = std::env::temp_dir()
+            .join(format!("cloakroom-interop-{}-{algorithm}", std::process::id()));
         let (public, admin) = (free_address()?, free_address()?);
         let mut serve = Command::new(binary);
-        serve
-            .arg("serve")
-            .arg("--data")
-            .arg(&data)
-            .stdin(Stdio::null());
-        serve
-            .env("CLOAKROOM_SERVER__PUBLIC", &public)
-            .env("CLOAKROOM_SERVER__ADMIN", &admin);
+        serve.arg("serve").arg("--data").arg(&data).stdin(Stdio::null());
+        serve.env("CLOAKROOM_SERVER__PUBLIC", &public).env("CLOAKROOM_SERVER__ADMIN", &admin);
         serve.env("CLOAKROOM_SERVER__ORIGIN", format!("http://{public}"));
-        serve
-            .env("CLOAKROOM_LOG__LEVEL", "warn")
-            .env("CLOAKROOM_TOKEN__ALGORITHM", algorithm);
+        serve.env("CLOAKROOM_LOG__LEVEL", "warn").env("CLOAKROOM_TOKEN__ALGORITHM", algorithm);
         if algorithm == "HS256" {
             serve.env("CLOAKROOM_TOKEN__HS256_SECRET", SHARED_SECRET);
         }
         let child = serve.spawn()?;
         let (public, admin) = (format!("http://{public}"), format!("http://{admin}"));
-        let mut authority = Authority {
-            child,
-            data,
-            algorithm,
-            public,
-            admin,
-            api_key: String::new(),
-        };
+        let mut authority =
+            Authority { child, data, algorithm, public, admin, api_key: String::new() };
         authority.wait_until_ready()?;
         authority.api_key = std::fs::read_to_string(authority.data.join("root-api.key"))?;
-        authority
-            .api_key
-            .truncate(authority.api_key.trim_end().len());
+        authority.api_key.truncate(authority.api_key.trim_end().len());
         Ok(authority)
     }
 
@@ -176,9 +140,7 @@ impl Authority {
         let address = self.public.trim_start_matches("http://").to_owned();
         while !is_ready(&address) {
             if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!(
-                    "the authority ended at once: {status}"
-                )));
+                return Err(io::Error::other(format!("the authority ended at once: {status}")));
             }
             if started.elapsed() > START_TIMEOUT {
                 return Err(io::Error::other("the authority doesn't become ready"));
@@ -206,10 +168,7 @@ fn is_ready(address: &str) -> bool {
     let ask = || -> io::Result<bool> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(
-            stream,
-            "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-        )?;
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         let mut answer = [0; 12];
         stream.read_exact(&mut answer)?;
         Ok(answer.ends_with(b" 200"))

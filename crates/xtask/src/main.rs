@@ -115,39 +115,21 @@ fn main() -> ExitCode {
 
 fn test(options: &Test) -> io::Result<bool> {
     if options.list {
-        gate::STEPS
-            .iter()
-            .for_each(|step| println!("{:>10}  {}", step.name, step.about));
+        gate::STEPS.iter().for_each(|step| println!("{:>10}  {}", step.name, step.about));
         return Ok(true);
     }
     Ok(gate::run(&options.steps))
 }
 
 fn bench(options: &Bench) -> io::Result<bool> {
-    let mut run = cargo(&[
-        "run",
-        "--release",
-        "-p",
-        "cloakroom-bench",
-        "--bin",
-        "cloakroom-bench",
-        "--",
-    ]);
-    run.args(&options.names)
-        .args(options.json.then_some("--json"));
+    let mut run =
+        cargo(&["run", "--release", "-p", "cloakroom-bench", "--bin", "cloakroom-bench", "--"]);
+    run.args(&options.names).args(options.json.then_some("--json"));
     shown(&mut run)
 }
 
 fn simulate(options: &Simulate) -> io::Result<bool> {
-    let mut run = cargo(&[
-        "run",
-        "--release",
-        "-p",
-        "cloakroom-sim",
-        "--bin",
-        "cloakroom-sim",
-        "--",
-    ]);
+    let mut run = gate::simulator(options.mutate);
     for (name, value) in [("--seeds", options.seeds), ("--seed", options.seed)] {
         if let Some(value) = value {
             run.args([name, &value.to_string()]);
@@ -157,24 +139,15 @@ fn simulate(options: &Simulate) -> io::Result<bool> {
 }
 
 fn crash(options: &Crash) -> io::Result<bool> {
-    let mut run = cargo(&[
-        "run",
-        "--release",
-        "-p",
-        "cloakroom-bench",
-        "--bin",
-        "cloakroom-crash",
-        "--",
-    ]);
+    let mut run =
+        cargo(&["run", "--release", "-p", "cloakroom-bench", "--bin", "cloakroom-crash", "--"]);
     shown(run.args(["--trials", &options.trials.to_string()]))
 }
 
 fn fuzz(options: &Fuzz) -> io::Result<bool> {
     let folder = tree::root().join("fuzz");
     if !folder.join("Cargo.toml").is_file() {
-        return Err(io::Error::other(
-            "there are no fuzz targets (the folder fuzz/ is missing)",
-        ));
+        return Err(io::Error::other("there are no fuzz targets (the folder fuzz/ is missing)"));
     }
     let targets = match &options.target {
         Some(target) => vec![target.clone()],
@@ -209,14 +182,8 @@ fn golden(options: &Golden) -> io::Result<bool> {
 }
 
 fn fix() -> io::Result<bool> {
-    let clippy = [
-        "clippy",
-        "--fix",
-        "--allow-dirty",
-        "--allow-staged",
-        "--workspace",
-        "--all-targets",
-    ];
+    let clippy =
+        ["clippy", "--fix", "--allow-dirty", "--allow-staged", "--workspace", "--all-targets"];
     let mended = shown(&mut cargo(&clippy))?;
     Ok(shown(&mut cargo(&["fmt", "--all"]))? && mended)
 }
@@ -233,16 +200,6 @@ fn summed(tally: Tally) -> bool {
 
 fn known_step(name: &str) -> Result<String, String> {
     let known = gate::STEPS.iter().any(|step| step.name == name);
-    let names = || {
-        gate::STEPS
-            .iter()
-            .map(|step| step.name)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    if known {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("the steps are {}", names()))
-    }
+    let names = || gate::STEPS.iter().map(|step| step.name).collect::<Vec<_>>().join(", ");
+    if known { Ok(name.to_owned()) } else { Err(format!("the steps are {}", names())) }
 }

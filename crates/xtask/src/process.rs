@@ -20,23 +20,11 @@ pub struct Tally {
 
 impl Tally {
     /// One check that held.
-    pub const PASSED: Tally = Tally {
-        passed: 1,
-        failed: 0,
-        skipped: 0,
-    };
+    pub const PASSED: Tally = Tally { passed: 1, failed: 0, skipped: 0 };
     /// One check that did not.
-    pub const FAILED: Tally = Tally {
-        passed: 0,
-        failed: 1,
-        skipped: 0,
-    };
+    pub const FAILED: Tally = Tally { passed: 0, failed: 1, skipped: 0 };
     /// One check that could not be made.
-    pub const SKIPPED: Tally = Tally {
-        passed: 0,
-        failed: 0,
-        skipped: 1,
-    };
+    pub const SKIPPED: Tally = Tally { passed: 0, failed: 0, skipped: 1 };
 
     /// One check that held or did not.
     pub fn of(held: bool) -> Tally {
@@ -56,11 +44,7 @@ impl Sum for Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        write!(out, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -74,21 +58,12 @@ pub struct Finished {
 
 /// Runs `command` to its end, showing its output as it comes.
 pub fn stream(command: &mut Command) -> io::Result<Finished> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (sender, receiver) = mpsc::channel();
     let readers = [
-        child
-            .stdout
-            .take()
-            .map(|pipe| forward(pipe, sender.clone())),
-        child
-            .stderr
-            .take()
-            .map(|pipe| forward(pipe, sender.clone())),
+        child.stdout.take().map(|pipe| forward(pipe, sender.clone())),
+        child.stderr.take().map(|pipe| forward(pipe, sender.clone())),
     ];
     drop(sender);
     let mut lines = Vec::new();
@@ -97,14 +72,8 @@ pub fn stream(command: &mut Command) -> io::Result<Finished> {
         let _ = writeln!(io::stdout(), "{line}");
         lines.push(plain(&line));
     }
-    readers
-        .into_iter()
-        .flatten()
-        .for_each(|reader| drop(reader.join()));
-    Ok(Finished {
-        success: child.wait()?.success(),
-        lines,
-    })
+    readers.into_iter().flatten().for_each(|reader| drop(reader.join()));
+    Ok(Finished { success: child.wait()?.success(), lines })
 }
 
 fn forward(
@@ -114,13 +83,8 @@ fn forward(
     thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
         let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .is_ok_and(|read| read > 0)
-        {
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches(['\n', '\r'])
-                .to_owned();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned();
             line.clear();
             if lines.send(text).is_err() {
                 return;
@@ -147,10 +111,7 @@ fn plain(line: &str) -> String {
 impl Finished {
     /// The count in `cargo nextest`'s summary.
     pub fn nextest(&self) -> Tally {
-        let summary = self
-            .lines
-            .iter()
-            .rfind(|line| line.trim_start().starts_with("Summary"));
+        let summary = self.lines.iter().rfind(|line| line.trim_start().starts_with("Summary"));
         let counted = summary.map(|line| Tally {
             passed: before(line, "passed"),
             failed: ["failed", "timed out", "exec failed"]
@@ -164,10 +125,7 @@ impl Finished {
 
     /// The counts of `cargo test`, which has one line for each binary.
     pub fn cargo_test(&self) -> Tally {
-        let results = self
-            .lines
-            .iter()
-            .filter(|line| line.starts_with("test result:"));
+        let results = self.lines.iter().filter(|line| line.starts_with("test result:"));
         let counted = results.map(|line| Tally {
             passed: before(line, "passed"),
             failed: before(line, "failed"),
@@ -178,10 +136,7 @@ impl Finished {
 
     /// The count in the closing line `N passed, N failed` that our own runners print.
     pub fn closing_line(&self) -> Tally {
-        let closing = self
-            .lines
-            .iter()
-            .rfind(|line| before_any(line, "passed").is_some());
+        let closing = self.lines.iter().rfind(|line| before_any(line, "passed").is_some());
         let counted = closing.map(|line| Tally {
             passed: before(line, "passed"),
             failed: before(line, "failed"),
@@ -195,10 +150,7 @@ impl Finished {
         match (self.success, counted) {
             (true, Some(tally)) => tally,
             (true, None) => Tally::PASSED,
-            (false, Some(tally)) => Tally {
-                failed: tally.failed.max(1),
-                ..tally
-            },
+            (false, Some(tally)) => Tally { failed: tally.failed.max(1), ..tally },
             (false, None) => Tally::FAILED,
         }
     }
@@ -223,18 +175,11 @@ mod tests {
     use super::*;
 
     fn finished(success: bool, lines: &[&str]) -> Finished {
-        Finished {
-            success,
-            lines: lines.iter().map(|line| plain(line)).collect(),
-        }
+        Finished { success, lines: lines.iter().map(|line| plain(line)).collect() }
     }
 
     fn tally(passed: usize, failed: usize, skipped: usize) -> Tally {
-        Tally {
-            passed,
-            failed,
-            skipped,
-        }
+        Tally { passed, failed, skipped }
     }
 
     #[test]
@@ -257,16 +202,10 @@ mod tests {
 
     #[test]
     fn a_runner_that_breaks_down_is_a_failure() {
-        assert_eq!(
-            finished(false, &["error: could not compile"]).nextest(),
-            tally(0, 1, 0)
-        );
+        assert_eq!(finished(false, &["error: could not compile"]).nextest(), tally(0, 1, 0));
         let lines = ["test result: ok. 3 passed; 0 failed; 0 ignored"];
         assert_eq!(finished(false, &lines).cargo_test(), tally(3, 1, 0));
-        assert_eq!(
-            finished(false, &["4 passed, 0 failed"]).closing_line(),
-            tally(4, 1, 0)
-        );
+        assert_eq!(finished(false, &["4 passed, 0 failed"]).closing_line(), tally(4, 1, 0));
     }
 
     #[test]
@@ -283,9 +222,6 @@ mod tests {
         let finished = stream(&mut command).expect("a shell");
         let mut lines = finished.lines.clone();
         lines.sort();
-        assert_eq!(
-            (finished.success, lines),
-            (false, vec!["err".into(), "out".into()])
-        );
+        assert_eq!((finished.success, lines), (false, vec!["err".into(), "out".into()]));
     }
 }

@@ -36,12 +36,8 @@ pub enum Severity {
 }
 
 impl Severity {
-    const ALL: [Severity; 4] = [
-        Severity::Critical,
-        Severity::High,
-        Severity::Medium,
-        Severity::Low,
-    ];
+    const ALL: [Severity; 4] =
+        [Severity::Critical, Severity::High, Severity::Medium, Severity::Low];
 
     fn parse(letter: &str) -> Option<Severity> {
         match letter {
@@ -69,23 +65,14 @@ pub fn parse(text: &str) -> Result<Vec<Requirement>, String> {
     let content = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     content
         .map(|(index, line)| {
-            let fault = || {
-                format!(
-                    "{REQUIREMENTS}:{}: expected `id | severity | text`",
-                    index + 1
-                )
-            };
+            let fault = || format!("{REQUIREMENTS}:{}: expected `id | severity | text`", index + 1);
             let mut parts = line.splitn(3, '|').map(str::trim);
             let (Some(id), Some(severity), Some(text)) = (parts.next(), parts.next(), parts.next())
             else {
                 return Err(fault());
             };
             let severity = Severity::parse(severity).ok_or_else(fault)?;
-            Ok(Requirement {
-                id: id.to_owned(),
-                severity,
-                text: text.to_owned(),
-            })
+            Ok(Requirement { id: id.to_owned(), severity, text: text.to_owned() })
         })
         .collect()
 }
@@ -98,10 +85,7 @@ pub fn ids_of(name: &str) -> Vec<String> {
         let number = chars.as_str();
         letter && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
     };
-    name.split('_')
-        .take_while(is_id)
-        .map(str::to_uppercase)
-        .collect()
+    name.split('_').take_while(is_id).map(str::to_uppercase).collect()
 }
 
 /// Writes the page of tests anew.
@@ -115,19 +99,13 @@ pub fn write_page(tree: &Tree) -> io::Result<()> {
 /// The tests of each requirement, each with the crate that holds it.
 fn proofs(tree: &Tree) -> BTreeMap<String, Vec<(String, String)>> {
     let mut proofs: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for (file, source) in tree
-        .rust()
-        .filter(|(file, _)| !file.path.starts_with("crates/xtask/"))
-    {
+    for (file, source) in tree.rust().filter(|(file, _)| !file.path.starts_with("crates/xtask/")) {
         let whole = tree.is_test_file(&file.path);
         let tests = source.functions().iter();
         for test in tests.filter(|test| whole || source.is_test_line(test.first_line)) {
             for id in ids_of(&test.name) {
                 let folder = file.path.split('/').nth(1).unwrap_or_default().to_owned();
-                proofs
-                    .entry(id)
-                    .or_default()
-                    .push((folder, test.name.clone()));
+                proofs.entry(id).or_default().push((folder, test.name.clone()));
             }
         }
     }
@@ -162,10 +140,7 @@ fn page(requirements: &[Requirement], proofs: &BTreeMap<String, Vec<(String, Str
 }
 
 fn cell(tests: &[(String, String)]) -> String {
-    let named: Vec<_> = tests
-        .iter()
-        .map(|(folder, name)| format!("{folder} `{name}`"))
-        .collect();
+    let named: Vec<_> = tests.iter().map(|(folder, name)| format!("{folder} `{name}`")).collect();
     named.join("<br>")
 }
 
@@ -185,10 +160,7 @@ mod tests {
     #[test]
     fn the_page_shows_what_is_proven_and_what_is_not() {
         let tree = Tree::of(&[
-            (
-                "crates/core/src/a.rs",
-                "fn a1_not_a_test() {}\n#[cfg(test)]\nmod t { fn a1_x() {} }",
-            ),
+            ("crates/core/src/a.rs", "fn a1_not_a_test() {}\n#[cfg(test)]\nmod t { fn a1_x() {} }"),
             ("crates/server/tests/it/a.rs", "fn a1_y() {}"),
         ]);
         let requirements = parse("# head\nA1 | H | new secrets\nA2 | C | no adoption\n");
@@ -197,10 +169,7 @@ mod tests {
             page.contains("| A1 | high | new secrets | core `a1_x`<br>server `a1_y` |"),
             "{page}"
         );
-        assert!(
-            page.contains("| A2 | critical | no adoption | **none** |"),
-            "{page}"
-        );
+        assert!(page.contains("| A2 | critical | no adoption | **none** |"), "{page}");
         assert!(page.contains("| critical | 1 | 0 |"), "{page}");
     }
 

@@ -28,12 +28,7 @@ impl Source {
         let code = blank_prose(text);
         let functions = functions(&code);
         let (test_lines, test_modules) = test_regions(&code);
-        Source {
-            code,
-            functions,
-            test_lines,
-            test_modules,
-        }
+        Source { code, functions, test_lines, test_modules }
     }
 
     /// The text with comments and literals blanked; same bytes per line as the original.
@@ -48,10 +43,7 @@ impl Source {
 
     /// Whether `line` (counted from 1) lies in an item under `#[cfg(test)]`.
     pub fn is_test_line(&self, line: usize) -> bool {
-        self.test_lines
-            .get(line.saturating_sub(1))
-            .copied()
-            .unwrap_or(false)
+        self.test_lines.get(line.saturating_sub(1)).copied().unwrap_or(false)
     }
 
     /// The modules that are declared under `#[cfg(test)]` and live in a file of their own.
@@ -64,9 +56,7 @@ impl Source {
         // The literal is blank in the code, so the call looks empty.
         let calls = self.code.match_indices(call);
         let literal = calls.filter(move |(at, _)| {
-            self.code[at + call.len()..]
-                .trim_start()
-                .starts_with([')', ','])
+            self.code[at + call.len()..].trim_start().starts_with([')', ','])
         });
         literal.map(|(at, _)| line_of(&self.code, at))
     }
@@ -74,8 +64,7 @@ impl Source {
     /// The lines on which `needle` occurs in code, counted from 1.
     pub fn lines_with<'a>(&'a self, needle: &'a str) -> impl Iterator<Item = usize> + 'a {
         let hits = self.code.lines().enumerate();
-        hits.filter(move |(_, line)| contains_word(line, needle))
-            .map(|(index, _)| index + 1)
+        hits.filter(move |(_, line)| contains_word(line, needle)).map(|(index, _)| index + 1)
     }
 }
 
@@ -104,10 +93,7 @@ pub fn contains_word(line: &str, needle: &str) -> bool {
 
 /// The identifier that begins at `text`, which may be empty.
 pub fn leading_name(text: &str) -> &str {
-    let end = text
-        .bytes()
-        .position(|byte| !is_name(byte))
-        .unwrap_or(text.len());
+    let end = text.bytes().position(|byte| !is_name(byte)).unwrap_or(text.len());
     &text[..end]
 }
 
@@ -149,9 +135,7 @@ fn prose_end(bytes: &[u8], at: usize) -> Option<usize> {
 
 fn find(bytes: &[u8], from: usize, wanted: &[u8]) -> Option<usize> {
     let rest = bytes.get(from..)?;
-    rest.windows(wanted.len())
-        .position(|window| window == wanted)
-        .map(|offset| from + offset)
+    rest.windows(wanted.len()).position(|window| window == wanted).map(|offset| from + offset)
 }
 
 fn block_comment_end(bytes: &[u8], start: usize) -> usize {
@@ -202,18 +186,11 @@ fn char_end(bytes: &[u8], start: usize) -> Option<usize> {
 }
 
 fn raw_string_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let r_at = if bytes[start] == b'r' {
-        start
-    } else {
-        start + 1
-    };
+    let r_at = if bytes[start] == b'r' { start } else { start + 1 };
     if bytes.get(r_at) != Some(&b'r') {
         return None;
     }
-    let hashes = bytes[r_at + 1..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
+    let hashes = bytes[r_at + 1..].iter().take_while(|byte| **byte == b'#').count();
     let quote = r_at + 1 + hashes;
     if bytes.get(quote) != Some(&b'"') {
         return None;
@@ -278,11 +255,7 @@ fn matching_brace(bytes: &[u8], open: usize) -> Option<usize> {
 }
 
 fn line_of(code: &str, at: usize) -> usize {
-    code.as_bytes()[..at]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    code.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn test_regions(code: &str) -> (Vec<bool>, Vec<String>) {
@@ -296,11 +269,7 @@ fn test_regions(code: &str) -> (Vec<bool>, Vec<String>) {
         match block_of_item(code, item) {
             Some((_, end)) => {
                 let (first, last) = (line_of(code, at), line_of(code, end));
-                lines
-                    .iter_mut()
-                    .take(last)
-                    .skip(first - 1)
-                    .for_each(|line| *line = true);
+                lines.iter_mut().take(last).skip(first - 1).for_each(|line| *line = true);
             }
             None => modules.extend(declared_module(&code[item..])),
         }
@@ -340,11 +309,8 @@ mod tests {
         let text = "fn a() {\n  if x {\n  }\n}\ntype F = fn (u8) -> u8;\nfn b();\n\
                     impl T { fn c<T>(x: [u8; 4])\nwhere T: X {\n} }\n";
         let source = Source::read(text);
-        let seen: Vec<_> = source
-            .functions()
-            .iter()
-            .map(|f| (f.name.as_str(), f.first_line, f.lines()))
-            .collect();
+        let seen: Vec<_> =
+            source.functions().iter().map(|f| (f.name.as_str(), f.first_line, f.lines())).collect();
         assert_eq!(seen, [("a", 1, 4), ("c", 7, 3)]);
     }
 
@@ -361,10 +327,7 @@ mod tests {
     #[test]
     fn a_call_with_a_literal_is_told_from_a_call_with_a_value() {
         let source = Source::read("a.expect(\"b\");\na.expect(key, 1);\na\n.expect(\n  \"c\",\n);");
-        assert_eq!(
-            source.lines_with_literal(".expect(").collect::<Vec<_>>(),
-            [1, 4]
-        );
+        assert_eq!(source.lines_with_literal(".expect(").collect::<Vec<_>>(), [1, 4]);
     }
 
     #[test]

@@ -13,11 +13,7 @@ const CARGO_DENY: &str = "0.20.2";
 /// Whether `program` can be started.
 pub fn has(program: impl AsRef<OsStr>, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -36,33 +32,15 @@ pub fn cargo_deny() -> io::Result<PathBuf> {
     if has(&program, &["--version"]) {
         return Ok(program);
     }
-    println!(
-        "installing cargo-deny {CARGO_DENY} into {}",
-        folder.display()
-    );
+    println!("installing cargo-deny {CARGO_DENY} into {}", folder.display());
     let mut install = Command::new("cargo");
     // An unoptimised build starts four times sooner and is fast enough for one run.
-    install.args([
-        "install",
-        "cargo-deny",
-        "--version",
-        CARGO_DENY,
-        "--locked",
-        "--debug",
-    ]);
-    install
-        .arg("--root")
-        .arg(&folder)
-        .arg("--target-dir")
-        .arg(folder.join("build"));
+    install.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug"]);
+    install.arg("--root").arg(&folder).arg("--target-dir").arg(folder.join("build"));
     let installed = crate::process::stream(&mut install)?.success;
     // The intermediate files are many times the program's size.
     let _ = std::fs::remove_dir_all(folder.join("build"));
-    if installed {
-        Ok(program)
-    } else {
-        Err(io::Error::other("cargo-deny can't be installed"))
-    }
+    if installed { Ok(program) } else { Err(io::Error::other("cargo-deny can't be installed")) }
 }
 
 /// A folder in which `node` finds the package `name`; installed when missing.
@@ -71,16 +49,8 @@ pub fn node_package(name: &str, version: &str) -> io::Result<PathBuf> {
     if !folder.join("node_modules").join(name).is_dir() {
         std::fs::create_dir_all(&folder)?;
         let mut npm = Command::new("npm");
-        npm.args([
-            "install",
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-            "--prefix",
-        ]);
-        npm.arg(&folder)
-            .arg(format!("{name}@{version}"))
-            .current_dir(&folder);
+        npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
+        npm.arg(&folder).arg(format!("{name}@{version}")).current_dir(&folder);
         installed(&mut npm, name)?;
     }
     Ok(folder)
@@ -93,8 +63,7 @@ pub fn python_packages(label: &str, packages: &[&str]) -> io::Result<PathBuf> {
     if !marker.is_file() {
         std::fs::create_dir_all(&folder)?;
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"])
-            .arg(&folder);
+        pip.args(["-m", "pip", "install", "--quiet", "--upgrade", "--target"]).arg(&folder);
         installed(pip.args(packages), label)?;
         std::fs::write(marker, "")?;
     }

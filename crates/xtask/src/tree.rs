@@ -38,13 +38,8 @@ impl Tree {
 
     /// A tree of the given files, for the rules' own tests.
     pub fn of(files: &[(&str, &str)]) -> Tree {
-        let files = files
-            .iter()
-            .map(|(path, text)| File::new((*path).into(), (*text).into()));
-        Tree {
-            root: root(),
-            files: files.collect(),
-        }
+        let files = files.iter().map(|(path, text)| File::new((*path).into(), (*text).into()));
+        Tree { root: root(), files: files.collect() }
     }
 
     /// The directory that holds the workspace.
@@ -59,30 +54,20 @@ impl Tree {
 
     /// The text of the file at `path`.
     pub fn text(&self, path: &str) -> Option<&str> {
-        self.files
-            .iter()
-            .find(|file| file.path == path)
-            .map(|file| file.text.as_str())
+        self.files.iter().find(|file| file.path == path).map(|file| file.text.as_str())
     }
 
     /// Every Rust file with its reading.
     pub fn rust(&self) -> impl Iterator<Item = (&File, &Source)> {
-        self.files
-            .iter()
-            .filter_map(|file| file.rust.as_ref().map(|source| (file, source)))
+        self.files.iter().filter_map(|file| file.rust.as_ref().map(|source| (file, source)))
     }
 
     /// Whether all of `path` is test code: by its folder, or declared so by its parent module.
     pub fn is_test_file(&self, path: &str) -> bool {
         const FOLDERS: [&str; 4] = ["tests", "benches", "conformance", "testing"];
-        let by_name = path
-            .split('/')
-            .any(|part| FOLDERS.contains(&part.trim_end_matches(".rs")))
+        let by_name = path.split('/').any(|part| FOLDERS.contains(&part.trim_end_matches(".rs")))
             || path.ends_with("_tests.rs");
-        by_name
-            || self
-                .rust()
-                .any(|(file, source)| declares(file, source, path))
+        by_name || self.rust().any(|(file, source)| declares(file, source, path))
     }
 }
 
@@ -108,31 +93,19 @@ fn declares(parent: &File, source: &Source, path: &str) -> bool {
 pub fn root() -> PathBuf {
     let here = std::env::var_os("CARGO_MANIFEST_DIR");
     let here = here.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    here.ancestors()
-        .nth(2)
-        .map_or_else(|| here.clone(), Path::to_path_buf)
+    here.ancestors().nth(2).map_or_else(|| here.clone(), Path::to_path_buf)
 }
 
 fn listed_files(root: &Path) -> io::Result<Vec<String>> {
     let mut git = Command::new("git");
-    git.args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ])
-    .current_dir(root);
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
     let output = git.output()?;
     if !output.status.success() {
         return Err(io::Error::other("git can't list the files of the tree"));
     }
     let listing = String::from_utf8_lossy(&output.stdout);
-    let mut paths: Vec<String> = listing
-        .split('\0')
-        .filter(|path| !path.is_empty())
-        .map(str::to_owned)
-        .collect();
+    let mut paths: Vec<String> =
+        listing.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect();
     paths.sort();
     paths.dedup();
     Ok(paths)
@@ -145,10 +118,7 @@ mod tests {
     #[test]
     fn a_module_declared_for_tests_is_a_test_file() {
         let tree = Tree::of(&[
-            (
-                "crates/core/src/lib.rs",
-                "#[cfg(test)]\nmod proof;\nmod real;",
-            ),
+            ("crates/core/src/lib.rs", "#[cfg(test)]\nmod proof;\nmod real;"),
             ("crates/core/src/real.rs", "#[cfg(test)]\nmod deep;"),
         ]);
         for path in [

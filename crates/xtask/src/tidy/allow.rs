@@ -26,11 +26,7 @@ pub struct ListFault {
 
 impl fmt::Display for ListFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{ALLOW_LIST}:{}: expected `rule key size  # reason`",
-            self.line
-        )
+        write!(out, "{ALLOW_LIST}:{}: expected `rule key size  # reason`", self.line)
     }
 }
 
@@ -41,21 +37,13 @@ impl AllowList {
         for (index, line) in text.lines().enumerate() {
             let line_number = index + 1;
             let fault = ListFault { line: line_number };
-            let words: Vec<_> = line
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .split_whitespace()
-                .collect();
+            let words: Vec<_> =
+                line.split('#').next().unwrap_or_default().split_whitespace().collect();
             match words.as_slice() {
                 [] => {}
                 [rule, key, size] => {
                     let allowed = size.parse().map_err(|_| fault)?;
-                    let entry = Entry {
-                        line: line_number,
-                        allowed,
-                        used: 0,
-                    };
+                    let entry = Entry { line: line_number, allowed, used: 0 };
                     entries.insert(((*rule).to_owned(), (*key).to_owned()), entry);
                 }
                 _ => return Err(fault),
@@ -80,18 +68,12 @@ impl AllowList {
                 needed <= entry.allowed
             })
         };
-        findings
-            .into_iter()
-            .filter(|finding| !covered(&finding.key(), &mut self.entries))
-            .collect()
+        findings.into_iter().filter(|finding| !covered(&finding.key(), &mut self.entries)).collect()
     }
 
     /// Entries that forgive more than there is: they must shrink or go.
     pub fn stale(&self) -> Vec<Finding> {
-        let stale = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.used < entry.allowed);
+        let stale = self.entries.iter().filter(|(_, entry)| entry.used < entry.allowed);
         stale
             .map(|((rule, key), entry)| Finding {
                 path: ALLOW_LIST.to_owned(),
@@ -112,13 +94,7 @@ mod tests {
     use super::*;
 
     fn finding(path: &str, size: usize) -> Finding {
-        Finding {
-            path: path.into(),
-            line: 1,
-            subject: String::new(),
-            size,
-            message: "m".into(),
-        }
+        Finding { path: path.into(), line: 1, subject: String::new(), size, message: "m".into() }
     }
 
     #[test]
@@ -135,11 +111,7 @@ mod tests {
     fn an_entry_that_is_too_large_is_stale() {
         let mut list = AllowList::parse("file-length a.rs 900\npanic b.rs 1").expect("readable");
         assert_eq!(list.forgive("file-length", vec![finding("a.rs", 850)]), []);
-        let messages: Vec<_> = list
-            .stale()
-            .into_iter()
-            .map(|stale| stale.message)
-            .collect();
+        let messages: Vec<_> = list.stale().into_iter().map(|stale| stale.message).collect();
         assert_eq!(
             messages,
             [

@@ -16,18 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cloakroom", &["store", "core"]),
     ("tower", &["core"]),
     ("client", &["core"]),
-    (
-        "server",
-        &[
-            "tower",
-            "cloakroom",
-            "embedded",
-            "redis",
-            "postgres",
-            "store",
-            "core",
-        ],
-    ),
+    ("server", &["tower", "cloakroom", "embedded", "redis", "postgres", "store", "core"]),
 ];
 const TOOLS: [&str; 3] = ["sim", "bench", "xtask"];
 
@@ -52,21 +41,12 @@ pub(super) fn direction(tree: &Tree) -> Vec<Finding> {
             continue;
         }
         let Some((_, allowed)) = ALLOWED.iter().find(|(name, _)| *name == folder) else {
-            found.push(finding(
-                path,
-                format!("`{folder}` has no place in the order of crates"),
-            ));
+            found.push(finding(path, format!("`{folder}` has no place in the order of crates")));
             continue;
         };
-        for name in dependencies(text)
-            .iter()
-            .filter_map(|name| workspace_folder(name))
-        {
+        for name in dependencies(text).iter().filter_map(|name| workspace_folder(name)) {
             if !allowed.contains(&name) {
-                found.push(finding(
-                    path,
-                    format!("`{folder}` must not depend on `{name}`"),
-                ));
+                found.push(finding(path, format!("`{folder}` must not depend on `{name}`")));
             }
         }
     }
@@ -90,10 +70,7 @@ pub(super) fn lints_inherited(tree: &Tree) -> Vec<Finding> {
     let inherits = |text: &str| {
         let manifest: Option<toml::Table> = text.parse().ok();
         let lints = manifest.as_ref().and_then(|table| table.get("lints"));
-        lints
-            .and_then(|lints| lints.get("workspace"))
-            .and_then(toml::Value::as_bool)
-            == Some(true)
+        lints.and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool) == Some(true)
     };
     manifests(tree)
         .filter(|(_, _, text)| !inherits(text))
@@ -104,10 +81,7 @@ pub(super) fn lints_inherited(tree: &Tree) -> Vec<Finding> {
 /// Path, folder and text of each crate's manifest.
 fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, &str, &str)> {
     tree.files().iter().filter_map(|file| {
-        let folder = file
-            .path
-            .strip_prefix("crates/")?
-            .strip_suffix("/Cargo.toml")?;
+        let folder = file.path.strip_prefix("crates/")?.strip_suffix("/Cargo.toml")?;
         (!folder.contains('/')).then_some((file.path.as_str(), folder, file.text.as_str()))
     })
 }
@@ -141,13 +115,7 @@ fn workspace_folder(package: &str) -> Option<&str> {
 }
 
 fn finding(path: &str, message: String) -> Finding {
-    Finding {
-        path: path.to_owned(),
-        line: 0,
-        subject: String::new(),
-        size: 1,
-        message,
-    }
+    Finding { path: path.to_owned(), line: 0, subject: String::new(), size: 1, message }
 }
 
 #[cfg(test)]
@@ -155,35 +123,20 @@ mod tests {
     use super::*;
 
     fn messages(findings: Vec<Finding>) -> Vec<String> {
-        findings
-            .into_iter()
-            .map(|finding| finding.message)
-            .collect()
+        findings.into_iter().map(|finding| finding.message).collect()
     }
 
     #[test]
     fn a_dependency_outward_is_found() {
         let tree = Tree::of(&[
-            (
-                "crates/core/Cargo.toml",
-                "[dependencies]\nx = { package = \"cloakroom-store\" }",
-            ),
-            (
-                "crates/store/Cargo.toml",
-                "[dependencies]\ncloakroom-core.workspace = true",
-            ),
+            ("crates/core/Cargo.toml", "[dependencies]\nx = { package = \"cloakroom-store\" }"),
+            ("crates/store/Cargo.toml", "[dependencies]\ncloakroom-core.workspace = true"),
             (
                 "crates/cloakroom/Cargo.toml",
                 "[target.'cfg(unix)'.dependencies]\ncloakroom-server = {}",
             ),
-            (
-                "crates/embedded/Cargo.toml",
-                "[dev-dependencies]\ncloakroom = {}",
-            ),
-            (
-                "crates/sim/Cargo.toml",
-                "[dependencies]\ncloakroom-server = {}",
-            ),
+            ("crates/embedded/Cargo.toml", "[dev-dependencies]\ncloakroom = {}"),
+            ("crates/sim/Cargo.toml", "[dependencies]\ncloakroom-server = {}"),
             ("crates/attic/Cargo.toml", ""),
         ]);
         assert_eq!(

@@ -48,66 +48,21 @@ pub struct Verdict {
 
 /// Every rule, in the order of the report.
 pub const RULES: &[Rule] = &[
-    Rule {
-        name: "file-length",
-        check: rust::file_length,
-    },
-    Rule {
-        name: "function-length",
-        check: rust::function_length,
-    },
-    Rule {
-        name: "line-length",
-        check: rust::line_length,
-    },
-    Rule {
-        name: "unsafe",
-        check: rust::no_unsafe,
-    },
-    Rule {
-        name: "unfinished",
-        check: rust::nothing_unfinished,
-    },
-    Rule {
-        name: "panic",
-        check: rust::no_panic,
-    },
-    Rule {
-        name: "core-purity",
-        check: rust::core_purity,
-    },
-    Rule {
-        name: "core-dependencies",
-        check: manifests::core_dependencies,
-    },
-    Rule {
-        name: "dependency-direction",
-        check: manifests::direction,
-    },
-    Rule {
-        name: "lint-inheritance",
-        check: manifests::lints_inherited,
-    },
-    Rule {
-        name: "marks",
-        check: proofs::marks,
-    },
-    Rule {
-        name: "codes",
-        check: proofs::codes,
-    },
-    Rule {
-        name: "security-tests",
-        check: proofs::security_tests,
-    },
-    Rule {
-        name: "machine-names",
-        check: text::machine_names,
-    },
-    Rule {
-        name: "links",
-        check: text::links,
-    },
+    Rule { name: "file-length", check: rust::file_length },
+    Rule { name: "function-length", check: rust::function_length },
+    Rule { name: "line-length", check: rust::line_length },
+    Rule { name: "unsafe", check: rust::no_unsafe },
+    Rule { name: "unfinished", check: rust::nothing_unfinished },
+    Rule { name: "panic", check: rust::no_panic },
+    Rule { name: "core-purity", check: rust::core_purity },
+    Rule { name: "core-dependencies", check: manifests::core_dependencies },
+    Rule { name: "dependency-direction", check: manifests::direction },
+    Rule { name: "lint-inheritance", check: manifests::lints_inherited },
+    Rule { name: "marks", check: proofs::marks },
+    Rule { name: "codes", check: proofs::codes },
+    Rule { name: "security-tests", check: proofs::security_tests },
+    Rule { name: "machine-names", check: text::machine_names },
+    Rule { name: "links", check: text::links },
 ];
 
 /// The path of the allow list.
@@ -123,10 +78,7 @@ pub fn judge(tree: &Tree) -> Result<Vec<Verdict>, ListFault> {
             findings: allowed.forgive(rule.name, (rule.check)(tree)),
         })
         .collect();
-    verdicts.push(Verdict {
-        rule: "allow-list",
-        findings: allowed.stale(),
-    });
+    verdicts.push(Verdict { rule: "allow-list", findings: allowed.stale() });
     Ok(verdicts)
 }
 
@@ -151,9 +103,7 @@ pub fn figures(tree: &Tree) -> Figures {
         tests += if tree.is_test_file(&file.path) {
             count
         } else {
-            (1..=count)
-                .filter(|line| source.is_test_line(*line))
-                .count()
+            (1..=count).filter(|line| source.is_test_line(*line)).count()
         };
     }
     lengths.sort_unstable();

@@ -38,14 +38,9 @@ pub(super) fn codes(tree: &Tree) -> Vec<Finding> {
     let Some(list) = tree.text(CODES) else {
         return Vec::new();
     };
-    let tests: String = tree
-        .rust()
-        .map(|(file, source)| test_text(tree, file, source))
-        .collect();
+    let tests: String = tree.rust().map(|(file, source)| test_text(tree, file, source)).collect();
     let listed = list.lines().enumerate().filter_map(|(index, line)| {
-        let code = line
-            .split_whitespace()
-            .find(|word| word.contains('_') || *word == "internal");
+        let code = line.split_whitespace().find(|word| word.contains('_') || *word == "internal");
         code.map(|code| (index + 1, code))
     });
     listed
@@ -59,11 +54,8 @@ pub(super) fn codes(tree: &Tree) -> Vec<Finding> {
 /// That the page lists every test is left to `cargo xtask golden`: a rule as strict as that would
 /// make each new test a conflict in one file.
 pub(super) fn security_tests(tree: &Tree) -> Vec<Finding> {
-    let existing: BTreeSet<_> = tree
-        .rust()
-        .flat_map(|(_, source)| source.functions())
-        .map(|f| f.name.as_str())
-        .collect();
+    let existing: BTreeSet<_> =
+        tree.rust().flat_map(|(_, source)| source.functions()).map(|f| f.name.as_str()).collect();
     let page = tree.text(TESTS_PAGE).unwrap_or_default();
     let mut found = Vec::new();
     for (index, line) in page.lines().enumerate() {
@@ -85,18 +77,11 @@ fn test_text(tree: &Tree, file: &crate::tree::File, source: &crate::source::Sour
 }
 
 fn arguments<'a>(line: &'a str, call: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-    line.match_indices(call)
-        .map(|(at, _)| leading_name(line[at + call.len()..].trim_start()))
+    line.match_indices(call).map(|(at, _)| leading_name(line[at + call.len()..].trim_start()))
 }
 
 fn finding(path: &str, line: usize, message: String) -> Finding {
-    Finding {
-        path: path.to_owned(),
-        line,
-        subject: String::new(),
-        size: 1,
-        message,
-    }
+    Finding { path: path.to_owned(), line, subject: String::new(), size: 1, message }
 }
 
 #[cfg(test)]
@@ -104,30 +89,18 @@ mod tests {
     use super::*;
 
     fn messages(findings: Vec<Finding>) -> Vec<String> {
-        findings
-            .into_iter()
-            .map(|finding| finding.message)
-            .collect()
+        findings.into_iter().map(|finding| finding.message).collect()
     }
 
     #[test]
     fn a_mark_without_its_test_is_found() {
         let tree = Tree::of(&[
-            (
-                "a.rs",
-                "fn a() { cov_mark::hit!(one); cov_mark::hit!(two); }",
-            ),
-            (
-                "b.rs",
-                "fn b() { cov_mark::check!(two); cov_mark::check_count!(three, 2); }",
-            ),
+            ("a.rs", "fn a() { cov_mark::hit!(one); cov_mark::hit!(two); }"),
+            ("b.rs", "fn b() { cov_mark::check!(two); cov_mark::check_count!(three, 2); }"),
         ]);
         assert_eq!(
             messages(marks(&tree)),
-            [
-                "the mark `one` is checked by no test",
-                "the mark `three` is on no branch"
-            ]
+            ["the mark `one` is checked by no test", "the mark `three` is on no branch"]
         );
     }
 
@@ -135,25 +108,16 @@ mod tests {
     fn a_code_without_its_test_is_found() {
         let tree = Tree::of(&[
             (CODES, "401 token_invalid\n500 internal\n"),
-            (
-                "crates/server/tests/it/a.rs",
-                "fn a() { assert(\"token_invalid\") }",
-            ),
+            ("crates/server/tests/it/a.rs", "fn a() { assert(\"token_invalid\") }"),
             ("crates/server/src/a.rs", "const A: &str = \"internal\";"),
         ]);
-        assert_eq!(
-            messages(codes(&tree)),
-            ["no test asserts the code `internal`"]
-        );
+        assert_eq!(messages(codes(&tree)), ["no test asserts the code `internal`"]);
     }
 
     #[test]
     fn a_test_that_is_gone_is_found_on_the_page() {
         let tree = Tree::of(&[
-            (
-                TESTS_PAGE,
-                "| A1 | H | x | `a1_kept`, `a1_gone`, `other` |\n",
-            ),
+            (TESTS_PAGE, "| A1 | H | x | `a1_kept`, `a1_gone`, `other` |\n"),
             ("a.rs", "fn a1_kept() {}"),
         ]);
         let expected = "the test `a1_gone` is gone: run `cargo xtask golden`";

@@ -30,17 +30,10 @@ pub(super) fn file_length(tree: &Tree) -> Vec<Finding> {
     let long = |file: &File| {
         let lines = file.text.lines().count();
         let message = format!("{lines} lines, at most {FILE_LINES_MAX}: split it by subject");
-        let found = Finding {
-            size: lines,
-            ..finding(file, 0, message)
-        };
+        let found = Finding { size: lines, ..finding(file, 0, message) };
         (lines > FILE_LINES_MAX).then_some(found)
     };
-    tree.files()
-        .iter()
-        .filter(source)
-        .filter_map(long)
-        .collect()
+    tree.files().iter().filter(source).filter_map(long).collect()
 }
 
 /// A function fits on a screen.
@@ -69,10 +62,7 @@ pub(super) fn line_length(tree: &Tree) -> Vec<Finding> {
     for (file, _) in tree.rust() {
         for (index, line) in file.text.lines().enumerate() {
             let columns = line.chars().count();
-            let longest = line
-                .split_whitespace()
-                .map(|word| word.chars().count())
-                .max();
+            let longest = line.split_whitespace().map(|word| word.chars().count()).max();
             if columns > LINE_COLUMNS_MAX && longest.unwrap_or(0) < UNBREAKABLE_MIN {
                 let message = format!("{columns} columns, at most {LINE_COLUMNS_MAX}");
                 found.push(finding(file, index + 1, message));
@@ -92,12 +82,7 @@ pub(super) fn no_unsafe(tree: &Tree) -> Vec<Finding> {
 pub(super) fn nothing_unfinished(tree: &Tree) -> Vec<Finding> {
     let everywhere = |_: &File, _: &Source, _: usize| true;
     let words = ["todo!", "unimplemented!", "dbg!", "#[ignore"];
-    banned(
-        tree,
-        &words,
-        everywhere,
-        "is unfinished work: finish it or take it out",
-    )
+    banned(tree, &words, everywhere, "is unfinished work: finish it or take it out")
 }
 
 /// Production code has no way to panic on input.
@@ -106,12 +91,7 @@ pub(super) fn no_panic(tree: &Tree) -> Vec<Finding> {
         in_production(tree, &file.path) && !source.is_test_line(line)
     };
     let why = "in production: return a refusal or a fault instead";
-    let mut found = banned(
-        tree,
-        &[".unwrap()", "panic!", "unreachable!"],
-        production,
-        why,
-    );
+    let mut found = banned(tree, &[".unwrap()", "panic!", "unreachable!"], production, why);
     for (file, source) in tree.rust() {
         // A method of our own may be called `expect`; that of the standard library takes a text.
         let lines = source.lines_with_literal(".expect(");
@@ -144,12 +124,7 @@ pub(super) fn core_purity(tree: &Tree) -> Vec<Finding> {
     let core = |file: &File, source: &Source, line: usize| {
         file.path.starts_with(CORE) && !tree.is_test_file(&file.path) && !source.is_test_line(line)
     };
-    banned(
-        tree,
-        &words,
-        core,
-        "in the core, which does no I/O: take it as an argument",
-    )
+    banned(tree, &words, core, "in the core, which does no I/O: take it as an argument")
 }
 
 fn in_production(tree: &Tree, path: &str) -> bool {
@@ -165,9 +140,7 @@ fn banned(
     let mut found = Vec::new();
     for (file, source) in tree.rust() {
         for word in words {
-            let lines = source
-                .lines_with(word)
-                .filter(|line| applies(file, source, *line));
+            let lines = source.lines_with(word).filter(|line| applies(file, source, *line));
             found.extend(lines.map(|line| finding(file, line, format!("`{word}` {why}"))));
         }
     }
@@ -175,13 +148,7 @@ fn banned(
 }
 
 fn finding(file: &File, line: usize, message: String) -> Finding {
-    Finding {
-        path: file.path.clone(),
-        line,
-        subject: String::new(),
-        size: 1,
-        message,
-    }
+    Finding { path: file.path.clone(), line, subject: String::new(), size: 1, message }
 }
 
 #[cfg(test)]
@@ -189,10 +156,7 @@ mod tests {
     use super::*;
 
     fn lines(findings: &[Finding]) -> Vec<(&str, usize)> {
-        findings
-            .iter()
-            .map(|finding| (finding.path.as_str(), finding.line))
-            .collect()
+        findings.iter().map(|finding| (finding.path.as_str(), finding.line)).collect()
     }
 
     #[test]
@@ -210,16 +174,10 @@ mod tests {
     #[test]
     fn a_clock_is_found_in_the_core_alone() {
         let text = "use std::collections::HashMap;\nfn a() { SystemTime::now(); }\n";
-        let tree = Tree::of(&[
-            ("crates/core/src/a.rs", text),
-            ("crates/cloakroom/src/a.rs", text),
-        ]);
+        let tree = Tree::of(&[("crates/core/src/a.rs", text), ("crates/cloakroom/src/a.rs", text)]);
         let mut found = core_purity(&tree);
         found.sort_by_key(|finding| finding.line);
-        assert_eq!(
-            lines(&found),
-            [("crates/core/src/a.rs", 1), ("crates/core/src/a.rs", 2)]
-        );
+        assert_eq!(lines(&found), [("crates/core/src/a.rs", 1), ("crates/core/src/a.rs", 2)]);
     }
 
     #[test]
@@ -235,10 +193,8 @@ mod tests {
 
     #[test]
     fn unfinished_work_and_unsafe_code_are_found() {
-        let tree = Tree::of(&[(
-            "a.rs",
-            "fn a() { todo!() }\nunsafe fn b() {}\n#![forbid(unsafe_code)]",
-        )]);
+        let tree =
+            Tree::of(&[("a.rs", "fn a() { todo!() }\nunsafe fn b() {}\n#![forbid(unsafe_code)]")]);
         assert_eq!(lines(&nothing_unfinished(&tree)), [("a.rs", 1)]);
         assert_eq!(lines(&no_unsafe(&tree)), [("a.rs", 2)]);
     }

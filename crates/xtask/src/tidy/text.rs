@@ -6,11 +6,7 @@ use super::Finding;
 use crate::tree::Tree;
 
 /// Directories of somebody's machine. Written in two parts, so that this file has none of them.
-const PERSONAL: [&str; 3] = [
-    concat!("/", "root/"),
-    concat!("/", "home/"),
-    concat!("/", "Users/"),
-];
+const PERSONAL: [&str; 3] = [concat!("/", "root/"), concat!("/", "home/"), concat!("/", "Users/")];
 
 /// Hosts that serve packages: which mirror a machine uses is its own business.
 const REGISTRIES: [&str; 8] = [
@@ -29,10 +25,7 @@ pub(super) fn machine_names(tree: &Tree) -> Vec<Finding> {
     let checkout = format!("{}/", tree.root().display());
     let mut found = Vec::new();
     // Lock files are written by the package managers.
-    let files = tree
-        .files()
-        .iter()
-        .filter(|file| !file.path.ends_with(".lock"));
+    let files = tree.files().iter().filter(|file| !file.path.ends_with(".lock"));
     for file in files {
         for (index, line) in file.text.lines().enumerate() {
             let path = PERSONAL.iter().any(|name| names_path(line, name));
@@ -51,11 +44,7 @@ pub(super) fn machine_names(tree: &Tree) -> Vec<Finding> {
 /// Links in Markdown that name a file lead to one.
 pub(super) fn links(tree: &Tree) -> Vec<Finding> {
     let mut found = Vec::new();
-    for file in tree
-        .files()
-        .iter()
-        .filter(|file| file.path.ends_with(".md"))
-    {
+    for file in tree.files().iter().filter(|file| file.path.ends_with(".md")) {
         for (line, target) in link_targets(&file.text) {
             let path = target.split(['#', '?']).next().unwrap_or_default();
             let foreign = target.contains("://") || target.starts_with("mailto:");
@@ -88,9 +77,7 @@ fn names_path(line: &str, path: &str) -> bool {
 fn tree_has(tree: &Tree, path: &Path) -> bool {
     let path = path.to_string_lossy();
     let folder = format!("{path}/");
-    tree.files()
-        .iter()
-        .any(|file| file.path == *path || file.path.starts_with(&folder))
+    tree.files().iter().any(|file| file.path == *path || file.path.starts_with(&folder))
 }
 
 /// `path` without its dots; `None` where it leaves the repository.
@@ -129,13 +116,7 @@ fn link_targets(text: &str) -> Vec<(usize, &str)> {
 }
 
 fn finding(path: &str, line: usize, message: String) -> Finding {
-    Finding {
-        path: path.to_owned(),
-        line,
-        subject: String::new(),
-        size: 1,
-        message,
-    }
+    Finding { path: path.to_owned(), line, subject: String::new(), size: 1, message }
 }
 
 #[cfg(test)]
