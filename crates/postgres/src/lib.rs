@@ -1,0 +1,271 @@
+//! A store in a PostgreSQL that the operator already runs.
+//!
+//! [`PostgresStore`] keeps the promises of [`Store`] over one schema of one database, shared by any
+//! number of nodes:
+//!
+//! - *A commit is one call of one function*, hence one transaction and one round trip. It locks the
+//!   row of its partition first, so commits of a partition come one after the other, and their
+//!   ticks and log entries in the order in which they become visible.
+//! - *A load is one statement*, so it sees one state. It waits for no writer.
+//! - *Time is the server's*, read after the lock was had.
+//! - *What is unknown is said*: a commit that was sent and not answered may have taken effect.
+//!
+//! Nothing is kept in a connection from one call to the next, so a transaction-pooling PgBouncer
+//! may stand between; only wake-ups ([`PostgresStore::changed`]) need a connection of their own.
+//! The tables are for people too: `sql/` comments each column.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_store::record::{decode, decode_entry};
+use cloakroom_store::{
+    Batch, Commit, Committed, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick,
+    Versioned,
+};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+mod batch;
+mod columns;
+mod error;
+mod link;
+mod names;
+mod open;
+mod rows;
+mod schema;
+mod settings;
+mod statements;
+mod time;
+mod tls;
+mod wake;
+
+pub use error::ConnectError;
+pub use schema::{Migrated, SCHEMA_VERSION};
+pub use settings::{PostgresSettings, TlsFiles};
+
+use batch::{Arguments, conflicting};
+use link::Link;
+use names::{kind_name, name};
+use statements::Statements;
+use time::{bigint, system_time, tick, timestamp};
+use wake::Wake;
+
+/// A store in a schema of a PostgreSQL database.
+pub struct PostgresStore {
+    link: Link,
+    statements: Statements,
+    schema: String,
+    partitions: u16,
+    wake: Wake,
+}
+
+impl PostgresStore {
+    /// Opens the store that the settings name; makes it, or brings it up to date, where they
+    /// allow that.
+    pub async fn connect(settings: &PostgresSettings) -> Result<Self, ConnectError> {
+        open::connect(settings).await
+    }
+
+    /// Makes the store that the settings name, or brings it up to date, whatever they allow.
+    pub async fn migrate(settings: &PostgresSettings) -> Result<Migrated, ConnectError> {
+        open::migrate(settings).await
+    }
+
+    /// The schema that holds it.
+    pub fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// Waits until some node says that it committed something that followers must know.
+    ///
+    /// Says in which partitions; none means any of them. This is a wake-up and no promise: some
+    /// commits are announced late or never, so a follower reads on by itself as well.
+    pub async fn changed(&self) -> Vec<Partition> {
+        self.wake.changed().await
+    }
+
+    async fn read(
+        &self,
+        partition: Partition,
+        sql: &str,
+        arguments: &[link::Argument<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        self.check(partition)?;
+        self.link.read(sql, arguments).await
+    }
+
+    fn check(&self, partition: Partition) -> Result<(), StoreError> {
+        if partition.0 < self.partitions {
+            return Ok(());
+        }
+        Err(StoreError::NoPartition(partition))
+    }
+
+    async fn read_log(
+        &self,
+        partition: Partition,
+        sql: &str,
+        cursor: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        let (number, cursor, limit) = (i32::from(partition.0), bigint(cursor), bounded(limit));
+        let arguments: [link::Argument<'_>; 3] =
+            [(&number, Type::INT4), (&cursor, Type::INT8), (&limit, Type::INT8)];
+        let rows = self.read(partition, sql, &arguments).await?;
+        rows.iter().map(rows::logged).collect()
+    }
+}
+
+impl Store for PostgresStore {
+    fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let rows = self.link.read("SELECT clock_timestamp()", &[]).await?;
+        let row = rows.first().ok_or_else(rows::missing)?;
+        Ok(timestamp(rows::column::<SystemTime>(row, 0)?))
+    }
+
+    async fn load(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let number = i32::from(partition.0);
+        let kinds: Vec<&str> = keys.iter().map(|key| kind_name(key.kind())).collect();
+        let names: Vec<String> = keys.iter().map(name).collect();
+        let arguments: [link::Argument<'_>; 3] =
+            [(&number, Type::INT4), (&kinds, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+        let rows = self.read(partition, &self.statements.load, &arguments).await?;
+        let mut found: Vec<Option<Versioned>> = keys.iter().map(|_| None).collect();
+        for row in &rows {
+            let place = usize::try_from(rows::column::<i64>(row, 0)? - 1);
+            let place = place.map_err(|_| rows::missing())?;
+            if let (Some(slot), Some(key)) = (found.get_mut(place), keys.get(place)) {
+                *slot = Some(rows::versioned(row, key)?);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
+        self.check(partition)?;
+        let arguments = Arguments::of(partition, &batch, self.link.lock_wait_ms())?;
+        let deadline = self.link.deadline();
+        let rows = self.link.write(&self.statements.commit, arguments.list(), deadline).await?;
+        let row = rows.first().ok_or(StoreError::NoPartition(partition))?;
+        if let Some(place) = rows::column::<Option<i64>>(row, 1)? {
+            let key = conflicting(&batch, place).ok_or_else(rows::missing)?;
+            return Ok(Commit::Conflict(key));
+        }
+        let drawn: Option<i64> = rows::column(row, 0)?;
+        let is_durable: Option<bool> = rows::column(row, 2)?;
+        if arguments.is_announced() {
+            self.wake.announce(partition);
+        }
+        let durability = match is_durable {
+            Some(true) => Durability::Durable,
+            Some(false) | None => Durability::Local,
+        };
+        let tick = tick(drawn.ok_or_else(rows::missing)?);
+        Ok(Commit::Done(Committed { tick, durability }))
+    }
+
+    async fn page(
+        &self,
+        partition: Partition,
+        kind: Kind,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Versioned)>, StoreError> {
+        let number = i32::from(partition.0);
+        let (kind_column, limit) = (kind_name(kind), bounded(limit));
+        // No name is empty, so all come after this.
+        let after = after.map_or_else(String::new, name);
+        let arguments: [link::Argument<'_>; 4] = [
+            (&number, Type::INT4),
+            (&kind_column, Type::TEXT),
+            (&after, Type::TEXT),
+            (&limit, Type::INT8),
+        ];
+        let rows = self.read(partition, &self.statements.page, &arguments).await?;
+        rows.iter().map(|row| rows::named(row, kind)).collect()
+    }
+
+    async fn due(
+        &self,
+        partition: Partition,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Key>, StoreError> {
+        let number = i32::from(partition.0);
+        let (before, limit) = (system_time(before), bounded(limit));
+        let arguments: [link::Argument<'_>; 3] =
+            [(&number, Type::INT4), (&before, Type::TIMESTAMPTZ), (&limit, Type::INT8)];
+        let rows = self.read(partition, &self.statements.due, &arguments).await?;
+        rows.iter().map(rows::key).collect()
+    }
+
+    async fn log(
+        &self,
+        partition: Partition,
+        log: Log,
+        from: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        self.read_log(partition, &self.statements.of(log).forth, from, limit).await
+    }
+
+    async fn log_back(
+        &self,
+        partition: Partition,
+        log: Log,
+        before: Tick,
+        limit: usize,
+    ) -> Result<Vec<Logged>, StoreError> {
+        self.read_log(partition, &self.statements.of(log).back, before, limit).await
+    }
+
+    async fn trim(
+        &self,
+        partition: Partition,
+        log: Log,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.check(partition)?;
+        let number = i32::from(partition.0);
+        let (before, limit) = (bigint(Tick::at(before)), bounded(limit));
+        let arguments: [link::Argument<'_>; 3] =
+            [(&number, Type::INT4), (&before, Type::INT8), (&limit, Type::INT8)];
+        let deadline = self.link.deadline();
+        let rows = self.link.write(&self.statements.of(log).trim, arguments, deadline).await?;
+        let row = rows.first().ok_or_else(rows::missing)?;
+        Ok(usize::try_from(rows::column::<i64>(row, 0)?).unwrap_or(0))
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("schema", &self.schema)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
+/// A limit as the server takes it.
+fn bounded(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+/// The least that a call may last: below it, no server would ever be reached.
+const TIMEOUT_MIN: Duration = Duration::from_millis(50);

@@ -1,0 +1,66 @@
+//! Rows back into records, keys and entries.
+
+use cloakroom_store::{Key, Kind, Logged, StoreError, Versioned};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::batch::stored;
+use crate::names;
+use crate::time::tick;
+use crate::{decode, decode_entry};
+
+/// A record of a page: name, version, format, record.
+pub(crate) fn named(row: &Row, kind: Kind) -> Result<(Key, Versioned), StoreError> {
+    let name: &str = column(row, 0)?;
+    let key = names::key_of(kind, name).ok_or_else(|| unreadable(name))?;
+    let versioned = versioned(row, &key)?;
+    Ok((key, versioned))
+}
+
+/// A record whose key is known: something, version, format, record.
+pub(crate) fn versioned(row: &Row, key: &Key) -> Result<Versioned, StoreError> {
+    let version = tick(column(row, 1)?);
+    let bytes = stored(column(row, 2)?, column(row, 3)?);
+    let record = decode(key.kind(), &bytes);
+    let corrupt = |problem: String| StoreError::Corrupt { key: key.to_string(), problem };
+    let record = record.map_err(|error| corrupt(error.to_string()))?;
+    Ok(Versioned { version, record })
+}
+
+/// A key: kind, name.
+pub(crate) fn key(row: &Row) -> Result<Key, StoreError> {
+    let (kind, name): (&str, &str) = (column(row, 0)?, column(row, 1)?);
+    names::key(kind, name).ok_or_else(|| unreadable(name))
+}
+
+/// An entry: tick, place, format, entry.
+pub(crate) fn logged(row: &Row) -> Result<Logged, StoreError> {
+    let cursor = tick(column(row, 0)?);
+    let index = u16::try_from(column::<i32>(row, 1)?).unwrap_or(u16::MAX);
+    let bytes = stored(column(row, 2)?, column(row, 3)?);
+    let entry = decode_entry(&bytes).map_err(|error| StoreError::Corrupt {
+        key: format!("log entry {}.{index}", cursor.0),
+        problem: error.to_string(),
+    })?;
+    Ok(Logged { cursor, index, entry })
+}
+
+/// A column, which somebody may have changed under us.
+pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, number: usize) -> Result<T, StoreError> {
+    row.try_get(number).map_err(|_| StoreError::Corrupt {
+        key: "a row".to_owned(),
+        problem: format!("its column {number} has another type than expected"),
+    })
+}
+
+/// The server answered less than was asked.
+pub(crate) fn missing() -> StoreError {
+    StoreError::Corrupt {
+        key: "an answer".to_owned(),
+        problem: "the server left a part of it out".to_owned(),
+    }
+}
+
+fn unreadable(name: &str) -> StoreError {
+    StoreError::Corrupt { key: name.to_owned(), problem: "no record is called so".to_owned() }
+}
