@@ -2,6 +2,7 @@
 
 mod directory;
 mod lifecycle;
+mod security_races;
 mod signin;
 mod streams;
 mod throttle;
