@@ -341,10 +341,17 @@ enum Stage {
     /// To be told to start anew.
     Lost,
     /// Reads what was logged before it came.
-    CatchingUp(Vec<Backlog>),
+    CatchingUp(CatchUp),
     Listening,
     /// It fell behind and was told so.
     Cut,
+}
+
+/// Kept with the subscription, so that nobody who gives up on waiting loses what was read.
+#[derive(Debug, Default)]
+struct CatchUp {
+    backlogs: Vec<Backlog>,
+    caught: Vec<Arc<Told>>,
 }
 
 /// What is left to be read of a partition while catching up.
@@ -400,7 +407,8 @@ impl<S: Store> Authority<S> {
                     let partition = Partition(number);
                     Backlog { partition, from, read: VecDeque::new() }
                 };
-                Stage::CatchingUp((0..self.store.partitions()).map(backlog).collect())
+                let backlogs = (0..self.store.partitions()).map(backlog).collect();
+                Stage::CatchingUp(CatchUp { backlogs, caught: Vec::new() })
             }
         };
         Ok(subscription)
@@ -440,9 +448,9 @@ impl<S: Store> Authority<S> {
                     listener.stage = Stage::Listening;
                     return Ok(Some(vec![Told::reset()]));
                 }
-                Stage::CatchingUp(backlogs) => {
-                    let log = listener.log;
-                    let caught = self.catch_up(log, backlogs, &mut listener.known).await?;
+                Stage::CatchingUp(stage) => {
+                    self.catch_up(listener.log, stage, &mut listener.known).await?;
+                    let caught = std::mem::take(&mut stage.caught);
                     if caught.is_empty() {
                         listener.stage = Stage::Listening;
                     } else {
@@ -460,20 +468,20 @@ impl<S: Store> Authority<S> {
         }
     }
 
-    /// The next entries of all partitions, merged by time. None: there are no more.
+    /// Collects the next entries of all partitions, merged by time. None: there are no more.
     async fn catch_up(
         &self,
         log: Log,
-        backlogs: &mut [Backlog],
+        stage: &mut CatchUp,
         known: &mut BTreeMap<Partition, Tick>,
-    ) -> Result<Vec<Arc<Told>>, Error> {
-        let mut caught = Vec::new();
-        while caught.len() < BATCH_MAX {
-            for backlog in backlogs.iter_mut() {
+    ) -> Result<(), Error> {
+        while stage.caught.len() < BATCH_MAX {
+            for backlog in &mut stage.backlogs {
                 self.refill(log, backlog).await?;
             }
             let place = |backlog: &Backlog| backlog.read.front().map(|first| first.cursor);
-            let earliest = backlogs
+            let earliest = stage
+                .backlogs
                 .iter_mut()
                 .filter(|backlog| !backlog.read.is_empty())
                 .min_by_key(|backlog| place(backlog));
@@ -481,9 +489,9 @@ impl<S: Store> Authority<S> {
             let Some(logged) = backlog.read.pop_front() else { break };
             known.insert(backlog.partition, logged.cursor);
             let told = self.streams.told_of(backlog.partition, &logged);
-            caught.extend(told.map(|(_, told)| told));
+            stage.caught.extend(told.map(|(_, told)| told));
         }
-        Ok(caught)
+        Ok(())
     }
 
     async fn refill(&self, log: Log, backlog: &mut Backlog) -> Result<(), Error> {

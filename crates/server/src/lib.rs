@@ -1,5 +1,8 @@
 //! The server: HTTP, configuration and commands around the authority.
 
+// Futures of handlers over any of the stores nest deeper than the default.
+#![recursion_limit = "256"]
+
 pub mod admin;
 pub mod any_store;
 pub mod cli;

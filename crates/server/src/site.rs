@@ -9,6 +9,7 @@ use cloakroom_core::network::IpNet;
 use cloakroom_core::origin::Scheme;
 use cloakroom_core::policy::Policy;
 
+use crate::admin::Listeners;
 use crate::any_store::AnyStore;
 use crate::config::{Config, Policies};
 use crate::forward::identity::IdentityHeaders;
@@ -25,6 +26,8 @@ pub struct Site {
     pub cookies: Cookies,
     /// What networks asked without being anybody.
     pub networks: NetworkMeters,
+    /// Who listens to streams.
+    pub(crate) listeners: Listeners,
     /// What gateways are told of a session.
     pub(crate) identities: IdentityHeaders,
     /// The path of forward authentication, without a policy.
@@ -47,6 +50,7 @@ impl Site {
             authority,
             cookies,
             networks: NetworkMeters::new(config.limit.network),
+            listeners: Listeners::default(),
             identities: IdentityHeaders::new(&config.forward_auth),
             verify_path: format!("{base_path}/verify"),
             draining: AtomicBool::new(false),

@@ -8,9 +8,12 @@ mod end_all;
 mod events;
 mod guard;
 mod keys;
+mod listeners;
 mod open;
 mod query;
+mod revocations;
 mod sessions;
+mod sse;
 mod subjects;
 mod tokens;
 mod users;
@@ -26,6 +29,7 @@ use crate::problem::Problem;
 use crate::site::Site;
 
 pub use guard::Scope;
+pub use listeners::Listeners;
 
 /// One endpoint: its method, its path, what a key needs for it, and what answers.
 struct Endpoint {
@@ -53,11 +57,12 @@ const SUBJECT: &str = "/admin/v1/subjects/{subject}";
 const SUBJECT_SESSIONS: &str = "/admin/v1/subjects/{subject}/sessions";
 const API_KEYS: &str = "/admin/v1/api-keys";
 const API_KEY: &str = "/admin/v1/api-keys/{id}";
+const REVOCATION_STREAM: &str = "/admin/v1/revocations/stream";
 const USERS: &str = "/admin/v1/users";
 const USER: &str = "/admin/v1/users/{id}";
 
 /// Every endpoint below `/admin`.
-static ROUTES: [Endpoint; 31] = [
+static ROUTES: [Endpoint; 34] = [
     at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
     at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
     at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
@@ -87,6 +92,9 @@ static ROUTES: [Endpoint; 31] = [
     at(Method::POST, API_KEYS, Admin, || post(api_keys::create)),
     at(Method::DELETE, API_KEY, Admin, || delete(api_keys::delete)),
     at(Method::GET, "/admin/v1/events", Events, || get(events::list)),
+    at(Method::GET, "/admin/v1/events/stream", Events, || get(events::stream)),
+    at(Method::GET, "/admin/v1/revocations", SessionsRead, || get(revocations::snapshot)),
+    at(Method::GET, REVOCATION_STREAM, SessionsRead, || get(revocations::stream)),
     at(Method::POST, "/admin/v1/sweep", Admin, || post(end_all::sweep)),
     // What no endpoint has: only who holds a key learns that it isn't there.
     at(Method::OPTIONS, "/admin/{*rest}", Scope::Any, || any(nothing_here)),
@@ -95,9 +103,9 @@ static ROUTES: [Endpoint; 31] = [
 /// What is served on the admin listener: the endpoints of this module behind their scopes, and
 /// `standard` as it is, all of it for requests to this listener's own name only.
 pub fn routes(site: &Arc<Site>, standard: Router<Arc<Site>>) -> Router<Arc<Site>> {
-    let endpoints = ROUTES.iter().fold(Router::new(), |router, endpoint| {
-        router.route(endpoint.path, (endpoint.handler)())
-    });
+    let endpoints = ROUTES
+        .iter()
+        .fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.handler)()));
     let key = axum::middleware::from_fn_with_state(Arc::clone(site), guard::require_scope);
     let own = axum::middleware::from_fn_with_state(Arc::clone(site), guard::require_own_name);
     endpoints

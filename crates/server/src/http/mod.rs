@@ -7,6 +7,7 @@ mod cors;
 mod form;
 mod members;
 mod network_meters;
+mod pulse;
 mod request_id;
 mod shell;
 
@@ -15,6 +16,7 @@ pub use body::Need;
 pub use form::Form;
 pub use members::Members;
 pub use network_meters::NetworkMeters;
+pub use pulse::Pulse;
 pub use request_id::RequestId;
 pub use shell::{Door, Shell, json};
 

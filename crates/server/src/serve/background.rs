@@ -65,11 +65,44 @@ pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<J
         Chore::Sweep,
     ];
     let shared = site.authority.store().is_shared().then_some(Chore::Follow);
+    let streams = tokio::spawn(tell(Arc::clone(site), stopping.clone()));
     always
         .into_iter()
         .chain(shared)
         .map(|chore| tokio::spawn(repeat(chore, Arc::clone(site), stopping.clone())))
+        .chain(std::iter::once(streams))
         .collect()
+}
+
+/// Every partition is read this often while somebody listens, and a heartbeat told.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// What is committed within this is read together.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// Reads the logs for those who listen to streams.
+async fn tell(site: Arc<Site>, mut stopping: watch::Receiver<bool>) {
+    let mut ticks = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        let all = tokio::select! {
+            _ = ticks.tick() => true,
+            () = site.authority.stream_news() => false,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        };
+        let read = if all {
+            site.authority.pump_streams().await
+        } else {
+            tokio::time::sleep(GATHER).await;
+            site.authority.pump_news().await
+        };
+        if let Err(error) = &read
+            && !failing
+        {
+            tracing::warn!(%error, "streams can't be fed");
+        }
+        failing = read.is_err();
+    }
 }
 
 /// A failure is told loudly once, until it works again: the store may be away for hours.

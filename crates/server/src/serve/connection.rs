@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listen::Stop;
 use super::tls::Acceptor;
-use crate::http::{Peer, Shell};
+use crate::http::{Peer, Pulse, Shell};
 
 /// Headers of a request, in bytes: far more than a browser's jar holds of one site.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
@@ -95,11 +95,13 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::new());
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
             let shell = Arc::clone(&self.shell);
             let activity = Arc::clone(&activity);
             async move {
                 let _request = activity.begin();
+                let streamed = Arc::clone(&activity);
+                request.extensions_mut().insert(Pulse::new(move || streamed.touch()));
                 Ok::<Response<_>, Infallible>(shell.answer(peer, request).await)
             }
         });
@@ -146,6 +148,12 @@ impl Activity {
         InFlight(Arc::clone(self))
     }
 
+    /// Notes that something was taken just now.
+    fn touch(&self) {
+        let ms = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.answered_ms.store(ms, Ordering::Relaxed);
+    }
+
     /// For how long nothing was asked; `None`: something is.
     fn idle_for(&self) -> Option<Duration> {
         let idle = self.requests.load(Ordering::Relaxed) == 0;
@@ -159,8 +167,7 @@ struct InFlight(Arc<Activity>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let ms = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.answered_ms.store(ms, Ordering::Relaxed);
+        self.0.touch();
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,5 +1,6 @@
 //! The server from outside: over real sockets, on each store that a test can have.
 
+mod api_keys;
 mod conventions;
 mod cookies;
 mod csrf;
@@ -11,5 +12,6 @@ mod oauth;
 mod refresh;
 mod sessions;
 mod sign_in;
+mod streams;
 mod tls;
 mod world;

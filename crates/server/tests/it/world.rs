@@ -97,6 +97,11 @@ impl World {
         send(self.admin, &ask.bearer(&self.root_key)).await
     }
 
+    /// Sends a request to the admin listener as it is.
+    pub async fn send_admin(&self, ask: Ask) -> Answer {
+        send(self.admin, &ask).await
+    }
+
     /// A browser with an empty jar.
     pub fn browser(&self) -> Browser {
         Browser::new(self.public)
