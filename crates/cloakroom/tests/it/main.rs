@@ -2,7 +2,9 @@
 
 mod directory;
 mod lifecycle;
+mod security_events;
 mod security_races;
+mod security_state;
 mod signin;
 mod streams;
 mod throttle;

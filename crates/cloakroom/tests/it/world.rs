@@ -35,6 +35,18 @@ impl HandClock {
         let ms = i64::try_from(span.as_millis()).expect("a span");
         self.0.fetch_add(ms, Ordering::SeqCst);
     }
+
+    /// Sets it back, as an operator or a bad time server does.
+    pub fn set_back(&self, span: Duration) {
+        let ms = i64::try_from(span.as_millis()).expect("a span");
+        self.0.fetch_sub(ms, Ordering::SeqCst);
+    }
+
+    /// Another clock that is ahead of this one by as much as it stays.
+    pub fn ahead_by(&self, span: Duration) -> Self {
+        let ms = i64::try_from(span.as_millis()).expect("a span");
+        Self(AtomicI64::new(self.0.load(Ordering::SeqCst) + ms))
+    }
 }
 
 impl Clock for HandClock {
