@@ -85,6 +85,14 @@ impl PostgresStore {
         self.wake.changed().await
     }
 
+    /// What the server promises of every commit.
+    pub async fn promise(&self) -> Result<Durability, StoreError> {
+        let rows = self.link.read(PROMISE, &[]).await?;
+        let row = rows.first().ok_or_else(rows::missing)?;
+        let is_durable: bool = rows::column(row, 0)?;
+        Ok(if is_durable { Durability::Durable } else { Durability::Local })
+    }
+
     async fn read(
         &self,
         partition: Partition,
@@ -268,4 +276,7 @@ fn bounded(limit: usize) -> i64 {
 }
 
 /// The least that a call may last: below it, no server would ever be reached.
+const PROMISE: &str = "SELECT current_setting('fsync') = 'on' \
+     AND current_setting('synchronous_commit') <> 'off'";
+
 const TIMEOUT_MIN: Duration = Duration::from_millis(50);

@@ -59,6 +59,16 @@ impl RedisStore {
         })
     }
 
+    /// What the servers promise of a commit that waits for no replica: the least of them all.
+    pub async fn promise(&self) -> Durability {
+        let mut least = Durability::Durable;
+        for node in self.server.routes.masters() {
+            let Ok(link) = node.shared().await else { return Durability::Local };
+            least = least.min(server::inspected(&link).durability());
+        }
+        least
+    }
+
     fn keys(&self, partition: Partition) -> Result<Keys, StoreError> {
         if partition.0 >= self.server.partitions {
             return Err(StoreError::NoPartition(partition));

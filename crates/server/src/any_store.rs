@@ -2,6 +2,8 @@
 
 use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_embedded::Embedded;
+use cloakroom_postgres::PostgresStore;
+use cloakroom_redis::RedisStore;
 use cloakroom_store::memory::MemoryStore;
 use cloakroom_store::{
     Batch, Commit, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
@@ -13,6 +15,10 @@ pub enum AnyStore {
     Memory(MemoryStore),
     /// One directory, one process.
     Embedded(Embedded),
+    /// Redis or Valkey.
+    Redis(RedisStore),
+    /// PostgreSQL.
+    Postgres(PostgresStore),
 }
 
 impl AnyStore {
@@ -20,22 +26,35 @@ impl AnyStore {
     pub const fn is_shared(&self) -> bool {
         match self {
             Self::Memory(_) | Self::Embedded(_) => false,
+            Self::Redis(_) | Self::Postgres(_) => true,
+        }
+    }
+
+    /// What people call it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Embedded(_) => "embedded",
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
         }
     }
 
     /// When something was last committed; `None`: never, or there is no telling.
     pub fn last_commit_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::Redis(_) | Self::Postgres(_) => None,
             Self::Embedded(store) => store.last_commit_at(),
         }
     }
 
-    /// What an acknowledged commit survives here.
-    pub const fn promise(&self) -> Durability {
+    /// What every acknowledged commit survives here; a single one may survive more.
+    pub async fn promise(&self) -> Result<Durability, StoreError> {
         match self {
-            Self::Memory(_) => Durability::Local,
-            Self::Embedded(_) => Durability::Durable,
+            Self::Memory(_) => Ok(Durability::Local),
+            Self::Embedded(_) => Ok(Durability::Durable),
+            Self::Redis(store) => Ok(store.promise().await),
+            Self::Postgres(store) => store.promise().await,
         }
     }
 }
@@ -46,6 +65,8 @@ macro_rules! each {
         match $any {
             AnyStore::Memory($store) => $call,
             AnyStore::Embedded($store) => $call,
+            AnyStore::Redis($store) => $call,
+            AnyStore::Postgres($store) => $call,
         }
     };
 }

@@ -16,3 +16,4 @@ pub mod public;
 pub mod serve;
 mod settings;
 pub mod site;
+pub mod store_watch;

@@ -1,5 +1,6 @@
 //! What all handlers share: the authority, the configuration, and what this node counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cloakroom::Authority;
@@ -8,6 +9,7 @@ use cloakroom_core::csrf::CsrfRules;
 use cloakroom_core::network::IpNet;
 use cloakroom_core::origin::Scheme;
 use cloakroom_core::policy::Policy;
+use cloakroom_embedded::DirLock;
 
 use crate::admin::Listeners;
 use crate::any_store::AnyStore;
@@ -15,6 +17,7 @@ use crate::config::{Config, Policies};
 use crate::forward::identity::IdentityHeaders;
 use crate::http::{Ask, Asked, NetworkMeters, RateNote};
 use crate::problem::Problem;
+use crate::store_watch::StoreWatch;
 
 /// One node: an authority and how it is reached.
 pub struct Site {
@@ -26,6 +29,8 @@ pub struct Site {
     pub cookies: Cookies,
     /// What networks asked without being anybody.
     pub networks: NetworkMeters,
+    /// What this node knows of its store.
+    pub store_watch: Arc<StoreWatch>,
     /// Who listens to streams.
     pub(crate) listeners: Listeners,
     /// What gateways are told of a session.
@@ -33,11 +38,18 @@ pub struct Site {
     /// The path of forward authentication, without a policy.
     verify_path: String,
     draining: AtomicBool,
+    /// Keeps the data directory this node's own, where no store in it does.
+    _lock: Option<DirLock>,
 }
 
 impl Site {
-    /// Puts an authority behind HTTP.
-    pub fn new(authority: Authority<AnyStore>, config: Config) -> Result<Self, CookieConflict> {
+    /// Puts an authority behind HTTP. `lock`: of the data directory, held as long as this is.
+    pub fn new(
+        authority: Authority<AnyStore>,
+        config: Config,
+        store_watch: Arc<StoreWatch>,
+        lock: Option<DirLock>,
+    ) -> Result<Self, CookieConflict> {
         let base_path = config.server.base_path.as_str().to_owned();
         let cookies = Cookies::new(CookieSettings {
             secure: config.cookie.secure,
@@ -54,6 +66,8 @@ impl Site {
             identities: IdentityHeaders::new(&config.forward_auth),
             verify_path: format!("{base_path}/verify"),
             draining: AtomicBool::new(false),
+            store_watch,
+            _lock: lock,
             config,
         })
     }

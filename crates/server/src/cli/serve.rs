@@ -6,6 +6,8 @@ use std::path::Path;
 use clap::Args;
 use cloakroom::OpenError;
 use cloakroom_embedded::OpenError as EmbeddedError;
+use cloakroom_postgres::ConnectError;
+use cloakroom_redis::RedisError;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -66,14 +68,39 @@ pub(super) async fn started(config: Config) -> Result<Running, Failure> {
         | StartError::Cookies(_)
         | StartError::Passwords(_)
         | StartError::Tls { .. }
-        | StartError::StoreNotServed
         | StartError::Store(EmbeddedError::Locked { .. })
         | StartError::Authority(OpenError::WrongMasterKey(_) | OpenError::Unusable(_)) => {
             Failure::Usage(error.to_string())
         }
+        StartError::Redis(why) => of_redis(why),
+        StartError::Postgres(why) => of_postgres(why),
         StartError::Authority(OpenError::Store(_)) => Failure::Unreachable(error.to_string()),
         StartError::Store(_) | StartError::Listen { .. } => Failure::Failed(error.to_string()),
     })
+}
+
+/// What is wrong with the settings is one thing, what is wrong with the server another.
+fn of_redis(error: &RedisError) -> Failure {
+    let text = format!("store: {error}");
+    let is_of_settings =
+        matches!(error, RedisError::Url(_) | RedisError::Namespace(_) | RedisError::Tls(_));
+    if is_of_settings { Failure::Usage(text) } else { Failure::Unreachable(text) }
+}
+
+/// The same of PostgreSQL.
+fn of_postgres(error: &ConnectError) -> Failure {
+    let text = format!("store: {error}");
+    let is_of_settings = matches!(
+        error,
+        ConnectError::Url
+            | ConnectError::SslMode(_)
+            | ConnectError::Schema(_)
+            | ConnectError::File { .. }
+            | ConnectError::HalfClientCertificate
+            | ConnectError::NoRoots
+            | ConnectError::Tls(_)
+    );
+    if is_of_settings { Failure::Usage(text) } else { Failure::Unreachable(text) }
 }
 
 /// Serves until a signal says otherwise.

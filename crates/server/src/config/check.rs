@@ -9,7 +9,7 @@ use cloakroom_core::origin::{Origin, Scheme};
 use cloakroom_core::password::PasswordRules;
 
 use super::Config;
-use super::kinds::{Listener, StoreUrl};
+use super::kinds::Listener;
 use super::load::Entries;
 use super::source::Problem;
 
@@ -62,11 +62,12 @@ impl<'a> Judge<'a> {
 
 /// Judges everything; the order is that of the table of keys.
 pub(super) fn everything(judge: &mut Judge<'_>, config: &Config) {
-    unserved(judge, config);
+    unserved(judge);
     public_listener(judge, config);
     admin_listener(judge, config);
     proxies(judge, config);
     capacities(judge, config);
+    network_store(judge, config);
     master_key(judge, config);
     token(judge, config);
     lifetimes(judge, config);
@@ -79,26 +80,44 @@ pub(super) fn everything(judge: &mut Judge<'_>, config: &Config) {
 }
 
 /// Keys of features that this release doesn't serve: set, they would promise what isn't there.
-const UNSERVED: [&str; 5] = [
-    "store.tls.ca_file",
-    "store.tls.cert_file",
-    "store.tls.key_file",
-    "store.replica_wait",
-    "telemetry.otlp_endpoint",
-];
+const UNSERVED: [&str; 1] = ["telemetry.otlp_endpoint"];
 
-fn unserved(judge: &mut Judge<'_>, config: &Config) {
+fn unserved(judge: &mut Judge<'_>) {
     for key in UNSERVED {
         if judge.entries.is_set(key) {
             judge.refuse(key, "is not served by this release: leave it out");
         }
     }
-    match config.store.url {
-        StoreUrl::File(_) | StoreUrl::Memory => {}
-        StoreUrl::Redis { .. } | StoreUrl::Postgres(_) => judge.refuse(
-            "store.url",
-            "names a store that is not served by this release: use `file:DIR` or `memory:`",
-        ),
+}
+
+/// Settings of a store over the network, where they go together.
+fn network_store(judge: &mut Judge<'_>, config: &Config) {
+    let store = &config.store;
+    for (set, other, key, missing) in [
+        (&store.tls_cert_file, &store.tls_key_file, "store.tls.cert_file", "store.tls.key_file"),
+        (&store.tls_key_file, &store.tls_cert_file, "store.tls.key_file", "store.tls.cert_file"),
+    ] {
+        if set.is_some() && other.is_none() {
+            judge.refuse(key, format!("needs `{missing}` beside it"));
+        }
+    }
+    if store.url.is_embedded() {
+        for key in ["store.tls.ca_file", "store.tls.cert_file", "store.replica_wait"] {
+            if judge.entries.is_set(key) {
+                judge.warn(key, "is used with a store over the network only");
+            }
+        }
+        if judge.entries.is_set("verify.cache") {
+            judge.warn("verify.cache", "is used with a store over the network only");
+        }
+        return;
+    }
+    if store.replica_wait >= store.timeout {
+        judge.refuse("store.replica_wait", "must be shorter than `store.timeout`");
+    }
+    // A replica's lag and a slow reading of the log must still fit in.
+    if config.verify.cache && config.verify.max_staleness < 2 * STALENESS_MIN {
+        judge.warn("verify.max_staleness", "is so short that most verifies read the store");
     }
 }
 

@@ -15,6 +15,7 @@ use super::oauth;
 use crate::http::json;
 use crate::problem::{Code, Problem};
 use crate::site::Site;
+use crate::store_watch::DRIFT_MAX;
 
 /// The routes of section 7 of the HTTP contract.
 pub fn standard_routes() -> Router<Arc<Site>> {
@@ -72,7 +73,19 @@ async fn readyz(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
         return Err(Problem::new(Code::Overloaded, "this node is about to stop"));
     }
     site.authority.ready().await?;
-    let durability = site.authority.store().promise();
-    let body = object!({"status": "ready", "durability": super::durability_name(durability)});
+    let store = site.authority.store();
+    let watch = &site.store_watch;
+    watch.look(store).await.map_err(cloakroom::Error::from)?;
+    if watch.drift() > DRIFT_MAX {
+        return Err(Problem::new(Code::Overloaded, "this node's clock is wrong by the store's"));
+    }
+    let mut body = object!({
+        "status": "ready",
+        "store": store.name(),
+        "durability": super::durability_name(watch.promise()),
+    });
+    if store.is_shared() {
+        body["store_clock_ahead_ms"] = watch.ahead_ms().into();
+    }
     Ok(json(StatusCode::OK, &body))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::Error;
-use cloakroom_core::types::Timestamp;
+use cloakroom_core::types::{Partition, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -26,6 +26,8 @@ enum Chore {
     Sweep,
     /// Reads the log of a store that others write to.
     Follow,
+    /// Looks at the clock of such a store, and at its promise.
+    WatchStore,
 }
 
 impl Chore {
@@ -36,16 +38,25 @@ impl Chore {
             Self::TendKeys => Duration::from_secs(30),
             Self::Sweep => site.config.sweep.interval,
             Self::Follow => Duration::from_millis(500),
+            Self::WatchStore => Duration::from_secs(10),
         }
     }
 
-    async fn run(self, site: &Site) -> Result<(), Error> {
+    async fn run(self, site: &Site, round: u64) -> Result<(), Error> {
         match self {
             Self::FlushTouches => site.authority.flush_touches().await,
             Self::FlushReports => site.authority.flush_reports().await,
             Self::FlushKeyUses => site.authority.flush_key_uses().await,
             Self::TendKeys => site.authority.tend_keys().await,
-            Self::Follow => site.authority.follow().await,
+            Self::Follow
+                if site.config.verify.cache
+                    || site.authority.stream_listeners().0 > 0
+                    || round % FOLLOW_ALL == 0 =>
+            {
+                site.authority.follow().await
+            }
+            Self::Follow => site.authority.follow_partition(Partition::ZERO).await,
+            Self::WatchStore => Ok(site.store_watch.look(site.authority.store()).await?),
             Self::Sweep => {
                 let swept = site.authority.sweep().await?;
                 tracing::info!(removed = swept.removed, ended = swept.ended, "swept");
@@ -54,6 +65,10 @@ impl Chore {
         }
     }
 }
+
+/// Without a cache only the keys, in partition 0, must be followed closely; of all others it must
+/// be seen within minutes that a log went back, so that lost endings are done again.
+const FOLLOW_ALL: u64 = 10;
 
 /// Starts the loops; each ends after its round when `stopping` says so.
 pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
@@ -64,7 +79,8 @@ pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<J
         Chore::TendKeys,
         Chore::Sweep,
     ];
-    let shared = site.authority.store().is_shared().then_some(Chore::Follow);
+    let is_shared = site.authority.store().is_shared();
+    let shared = is_shared.then_some([Chore::Follow, Chore::WatchStore]).into_iter().flatten();
     let streams = tokio::spawn(tell(Arc::clone(site), stopping.clone()));
     always
         .into_iter()
@@ -112,7 +128,7 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    loop {
+    for round in 0.. {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = stopping.wait_for(|stop| *stop) => return,
@@ -121,7 +137,7 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
             tracing::warn!("the clock jumped; nothing is removed for an hour");
             continue;
         }
-        match chore.run(&site).await {
+        match chore.run(&site, round).await {
             Ok(()) => failing = false,
             Err(error) if failing => tracing::debug!(%error, ?chore, "still failing"),
             Err(error) => {

@@ -3,6 +3,7 @@
 mod background;
 mod connection;
 mod listen;
+mod store;
 mod tls;
 
 use std::io;
@@ -10,35 +11,37 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::{Authority, OpenError, StoreSecret, SystemClock, SystemEntropy};
+use cloakroom::{Authority, OpenError, StoreSecret, SystemEntropy};
 use cloakroom_core::cookie::CookieConflict;
 use cloakroom_core::password::UnsafePasswordRules;
-use cloakroom_core::types::Timestamp;
-use cloakroom_embedded::Embedded;
-use cloakroom_store::memory::MemoryStore;
+use cloakroom_postgres::ConnectError;
+use cloakroom_redis::RedisError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::any_store::AnyStore;
-use crate::config::{Config, StoreUrl};
+use crate::config::Config;
 use crate::http::{Door, Shell};
 use crate::node_files::{self, NodeFilesError};
 use crate::site::Site;
+use crate::store_watch::{StoreClock, StoreWatch};
 use crate::{admin, public, settings};
 
 pub use listen::Address;
 use listen::{Bound, Serving};
 use tls::Acceptor;
 
-/// The embedded store's folder in the data directory.
-const STORE_DIR: &str = "store";
-
 /// Why a node can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The embedded store can't be opened.
+    /// The embedded store can't be opened, or the data directory is another process's.
     #[error(transparent)]
     Store(#[from] cloakroom_embedded::OpenError),
+    /// Redis can't be used.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// PostgreSQL can't be used.
+    #[error(transparent)]
+    Postgres(#[from] ConnectError),
     /// The authority can't be opened over its store.
     #[error(transparent)]
     Authority(#[from] OpenError),
@@ -67,9 +70,6 @@ pub enum StartError {
         /// Why.
         why: String,
     },
-    /// The configured store isn't served by this release.
-    #[error("store.url: this release serves file: and memory: only")]
-    StoreNotServed,
 }
 
 /// A node that serves.
@@ -189,10 +189,12 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let mut fresh = [0; 32];
     cloakroom::Entropy::fill(&entropy, &mut fresh);
     let master = node_files::master_key(&config, fresh)?;
-    let store = open_store(&config).await?;
+    let (store, lock) = store::open(&config).await?;
+    let store_watch = Arc::new(StoreWatch::default());
+    store_watch.look(&store).await.map_err(OpenError::Store)?;
     let settings = settings::of_config(&config, store.is_shared())?;
     let secret = StoreSecret { master, previous: config.master_key_previous.clone() };
-    let clock = Arc::new(SystemClock);
+    let clock = Arc::new(StoreClock(Arc::clone(&store_watch)));
     let authority = Authority::open(store, settings, secret, clock, Arc::new(entropy)).await?;
     let root = match node_files::root_key(&config)? {
         Some(root) => root,
@@ -203,30 +205,5 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
         }
     };
     authority.set_root_key(&root);
-    Ok(Site::new(authority, config)?)
-}
-
-async fn open_store(config: &Config) -> Result<AnyStore, StartError> {
-    let partitions = config.store.partitions;
-    match &config.store.url {
-        StoreUrl::Memory => Ok(AnyStore::Memory(MemoryStore::new(partitions, system_time))),
-        StoreUrl::File(_) => {
-            node_files::make_dir(&config.data_dir)?;
-            let dir = config.data_dir.join(STORE_DIR);
-            let options = cloakroom_embedded::Options {
-                partitions,
-                ..cloakroom_embedded::Options::default()
-            };
-            let opened = tokio::task::spawn_blocking(move || Embedded::open(&dir, options)).await;
-            match opened {
-                Ok(opened) => Ok(AnyStore::Embedded(opened?)),
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            }
-        }
-        StoreUrl::Redis { .. } | StoreUrl::Postgres(_) => Err(StartError::StoreNotServed),
-    }
-}
-
-fn system_time() -> Timestamp {
-    cloakroom::Clock::now(&SystemClock)
+    Ok(Site::new(authority, config, store_watch, lock)?)
 }

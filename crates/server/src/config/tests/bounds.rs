@@ -63,18 +63,41 @@ fn j5_weak_or_ruinous_argon2_parameters_are_refused() {
 
 #[test]
 fn what_this_release_does_not_serve_is_refused_when_set() {
-    refused(&[
-        ("telemetry.otlp_endpoint = \"http://o\"", "telemetry.otlp_endpoint", "not served"),
-        ("store.replica_wait = \"1s\"", "store.replica_wait", "not served"),
-        ("store.tls.ca_file = \"x\"", "store.tls.ca_file", "not served"),
-    ]);
+    refused(&[("telemetry.otlp_endpoint = \"http://o\"", "telemetry.otlp_endpoint", "not served")]);
+}
+
+#[test]
+fn each_store_is_named_by_its_scheme() {
     let master = format!("master_key = {:?}\n", key("master_key").example);
-    for url in
-        ["redis://h", "rediss://h", "redis+cluster://h,i", "redis+sentinel://h/m", "postgres://h/d"]
-    {
-        refused(&[(&format!("{master}store.url = {url:?}"), "store.url", "not served")]);
+    for url in [
+        "redis://h",
+        "rediss://u:p@h:6380/2",
+        "redis+cluster://h,i",
+        "redis+sentinel://h/m",
+        "postgres://u@h/d",
+        "postgresql://h/d",
+    ] {
+        taken(&[(&format!("{master}store.url = {url:?}"), &[])]);
     }
     refused(&[("store.url = \"mysql://u:hunter2@h\"", "store.url", "is `file:DIR`")]);
+}
+
+#[test]
+fn settings_of_a_network_store_go_together() {
+    let master = key("master_key").example;
+    let store = format!("master_key = {master:?}\nstore.url = \"rediss://h\"\n");
+    let with = |line: &str| format!("{store}{line}");
+    refused(&[
+        (&with("store.tls.cert_file = \"x\""), "store.tls.cert_file", "beside it"),
+        (&with("store.tls.key_file = \"x\""), "store.tls.key_file", "beside it"),
+        (&with("store.replica_wait = \"2s\""), "store.replica_wait", "shorter"),
+    ]);
+    taken(&[
+        (&with("store.tls.ca_file = \"x\"\nstore.replica_wait = \"0\""), &[]),
+        (&with("verify.cache = true\nverify.max_staleness = \"1s\""), &["verify.max_staleness"]),
+        ("verify.cache = true", &["verify.cache"]),
+        ("store.replica_wait = \"50ms\"", &["store.replica_wait"]),
+    ]);
 }
 
 #[test]

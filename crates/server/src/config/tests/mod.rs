@@ -85,6 +85,8 @@ fn companions(key: &str) -> &'static [&'static str] {
         "server.tls.key_file" => &["server.tls.cert_file"],
         "server.admin_tls.cert_file" => &["server.admin_tls.key_file"],
         "server.admin_tls.key_file" => &["server.admin_tls.cert_file"],
+        "store.tls.cert_file" => &["store.tls.key_file"],
+        "store.tls.key_file" => &["store.tls.cert_file"],
         "server.admin_tls.client_ca_file" => {
             &["server.admin_tls.cert_file", "server.admin_tls.key_file"]
         }
