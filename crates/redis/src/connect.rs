@@ -35,15 +35,17 @@ pub(crate) async fn connect(settings: &RedisSettings) -> Result<Server, RedisErr
         certificates: certificates.clone(),
         shared_links: 1,
         timeout,
+        expects_master: false,
     };
+    let is_cluster = matches!(target.topology, Topology::Cluster(_));
     let access = Access {
         login: target.login,
         database: target.database,
         certificates,
         shared_links,
         timeout,
+        expects_master: !is_cluster,
     };
-    let is_cluster = matches!(target.topology, Topology::Cluster(_));
     let routes = Routes::new(target.topology, &settings.namespace, access, guide_access)?;
     let routes = Arc::new(routes);
     let first = routes.master(Partition::ZERO, settings.partitions).await?;
@@ -51,8 +53,9 @@ pub(crate) async fn connect(settings: &RedisSettings) -> Result<Server, RedisErr
         check_node(&node, is_cluster).await?;
     }
     let partitions = prepare(&first, settings).await?;
-    // The routes were asked for as many partitions as a new store would have.
+    // So far they were asked for as many partitions as a new store would have.
     routes.doubt();
+    routes.master(Partition::ZERO, partitions).await?;
     Ok(Server {
         routes,
         partitions,

@@ -116,15 +116,19 @@ impl Fault {
             Self::WrongType(text)
         } else if says("WRONGPASS") || says("NOAUTH") {
             Self::Login(text)
-        } else if says("NOPERM") || text.contains("can't run this command") {
+        } else if says("NOPERM") || DENIALS.iter().any(|denial| text.contains(denial)) {
             Self::Privilege(text)
-        } else if says("BUSY") || says("UNBLOCKED") {
+        } else if says("BUSY") || says("non local key") {
             Self::Later(text)
         } else {
             Self::Other(text)
         }
     }
 }
+
+/// How servers of several releases say within a script that the user may not do that.
+const DENIALS: [&str; 3] =
+    ["can't run this command", "ACL failure in script", "has no permissions to"];
 
 /// A server's words, cut: it may repeat what it was sent.
 fn bounded(text: &str) -> String {

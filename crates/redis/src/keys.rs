@@ -40,11 +40,6 @@ impl Keys {
         self.named(&format!("all:{}", word(kind)))
     }
 
-    /// What the keys of a kind's records begin with; a name follows.
-    pub(crate) fn kind(&self, kind: Kind) -> Vec<u8> {
-        self.named(&format!("{}:", word(kind)))
-    }
-
     /// A record.
     pub(crate) fn record(&self, key: &Key) -> Vec<u8> {
         self.named(&filing(key))
@@ -84,7 +79,7 @@ pub(crate) fn name(key: &Key) -> String {
         Key::Subject(subject) | Key::Index(subject) | Key::User(subject) => {
             subject.as_str().to_owned()
         }
-        Key::Identifier(hash) | Key::Throttle(hash) => hex(hash),
+        Key::Identifier(hash) | Key::Handle(hash) | Key::Throttle(hash) => hex(hash),
         Key::DeniedToken(text) | Key::SigningKey(text) => text.to_string(),
         Key::Partition | Key::StoreKey | Key::Settings => String::new(),
     }
@@ -103,6 +98,7 @@ pub(crate) fn named(kind: Kind, name: &str) -> Option<Key> {
         Kind::Index => subject().map(Key::Index),
         Kind::User => subject().map(Key::User),
         Kind::Identifier => unhex(name).map(Key::Identifier),
+        Kind::Handle => unhex(name).map(Key::Handle),
         Kind::Throttle => unhex(name).map(Key::Throttle),
         Kind::DeniedToken => Some(Key::DeniedToken(Arc::from(name))),
         Kind::SigningKey => Some(Key::SigningKey(Arc::from(name))),
@@ -121,6 +117,7 @@ const fn word(kind: Kind) -> &'static str {
         Kind::Index => "index",
         Kind::User => "user",
         Kind::Identifier => "identifier",
+        Kind::Handle => "handle",
         Kind::DeniedToken => "denied",
         Kind::Throttle => "throttle",
         Kind::Partition => "partition",
@@ -164,6 +161,7 @@ mod tests {
             Key::Index(subject.clone()),
             Key::User(subject),
             Key::Identifier([0xa5; 32]),
+            Key::Handle([0x5a; 32]),
             Key::DeniedToken("j:1".into()),
             Key::Throttle([255; 32]),
             Key::Partition,
@@ -191,7 +189,7 @@ mod tests {
         taken.extend([Log::Feed, Log::Audit].map(|log| keys.log(log)));
         taken.extend(Kind::ALL.map(|kind| keys.list(kind)));
         for kind in Kind::ALL {
-            let start = keys.kind(kind);
+            let start = format!("{{ns:7}}:{}:", word(kind)).into_bytes();
             assert!(!taken.iter().any(|key| key.starts_with(&start)), "{kind:?}");
         }
         assert!(taken.iter().all(|key| key.starts_with(b"{ns:7}:")));

@@ -39,7 +39,7 @@ pub use error::RedisError;
 pub use settings::{RedisSettings, TlsFiles};
 
 use keys::Keys;
-use script::{Call, LOAD, LOG, PAGE, TRIM};
+use script::{Call, LOAD, LOG, TRIM};
 use server::{Answer, Effect, Server};
 
 /// A store on Redis. Clones are not needed: it is shared behind a reference.
@@ -171,20 +171,25 @@ impl Store for RedisStore {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, StoreError> {
-        let keys = self.keys(partition)?;
-        let after = after.map(keys::name);
-        let mut bound = after.map_or_else(|| b"-".to_vec(), |name| excluding(name.as_bytes()));
+        let list = self.keys(partition)?.list(kind);
+        let mut after = after.cloned();
         let mut page = Vec::new();
         while page.len() < limit {
-            let names = (limit - page.len()).clamp(NAMES_MIN, NAMES_MAX);
-            let mut call = Call::script(&PAGE, &[keys.list(kind)]);
-            call.arg(bound).arg(names).arg(keys.kind(kind));
-            let part = read::part(&self.read(partition, &call).await?, partition, kind)?;
-            page.extend(part.found);
-            if part.names < names {
+            let wanted = (limit - page.len()).clamp(NAMES_MIN, NAMES_MAX);
+            let mut cmd = redis::cmd("ZRANGEBYLEX");
+            cmd.arg(&list).arg(after.as_ref().map_or_else(|| "-".to_owned(), excluding)).arg("+");
+            cmd.arg("LIMIT").arg(0).arg(wanted);
+            let names = self.read(partition, &Call::plain(cmd)).await?;
+            let names = read::names(&names, partition, kind)?;
+            // By key, and not by a script that finds them itself: while a slot moves, the server
+            // knows of a key that has gone ahead only where it was told of it before.
+            let found = self.load(partition, &names).await?;
+            let is_last = names.len() < wanted;
+            after = names.last().cloned();
+            page.extend(names.into_iter().zip(found).filter_map(|(key, f)| Some((key, f?))));
+            if is_last {
                 break;
             }
-            bound = excluding(&part.last);
         }
         page.truncate(limit);
         Ok(page)
@@ -261,8 +266,8 @@ impl std::fmt::Debug for RedisStore {
 }
 
 /// A bound of names: after this one.
-fn excluding(name: &[u8]) -> Vec<u8> {
-    [b"(", name].concat()
+fn excluding(key: &Key) -> String {
+    format!("({}", keys::name(key))
 }
 
 /// A limit as Redis takes it.
@@ -270,7 +275,7 @@ fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-/// How many names a script looks at: enough that expired ones don't cost a round trip each, and
+/// How many records of a page are loaded at once: enough that expired ones don't cost a round trip each, and
 /// not so many that others wait.
 const NAMES_MIN: usize = 16;
 const NAMES_MAX: usize = 512;

@@ -22,6 +22,8 @@ pub(crate) struct Access {
     pub(crate) shared_links: usize,
     /// The longest that opening one may take.
     pub(crate) timeout: Duration,
+    /// Whether a replica must not be asked. Those of a cluster send us to their master.
+    pub(crate) expects_master: bool,
 }
 
 /// A server and the connections to it.
@@ -29,6 +31,7 @@ pub(crate) struct Node {
     pub(crate) address: Address,
     client: Client,
     timeout: Duration,
+    expects_master: bool,
     shared: Box<[Slot]>,
     next: AtomicUsize,
     /// Connections for one call each that wait for the next.
@@ -80,6 +83,7 @@ impl Node {
             address,
             client,
             timeout: access.timeout,
+            expects_master: access.expects_master,
             shared: (0..access.shared_links.max(1)).map(|_| Slot::default()).collect(),
             next: AtomicUsize::new(0),
             own: Mutex::default(),
@@ -105,7 +109,7 @@ impl Node {
         {
             return Err(Fault::Lost(problem.clone()));
         }
-        match Link::open(&self.client, self.timeout).await {
+        match self.open().await {
             Ok(link) => {
                 let link = Arc::new(link);
                 slot.link.store(Some(Arc::clone(&link)));
@@ -128,9 +132,18 @@ impl Node {
             match idle {
                 Some(link) if link.is_open() => return Ok(link),
                 Some(_) => {}
-                None => return Link::open(&self.client, self.timeout).await.map(Arc::new),
+                None => return self.open().await.map(Arc::new),
             }
         }
+    }
+
+    async fn open(&self) -> Result<Link, Fault> {
+        let link = Link::open(&self.client, self.timeout).await?;
+        // What a replica says may be long past, and a former master is one.
+        if self.expects_master && !link.facts().is_master {
+            return Err(Fault::Replica("it is a replica".to_owned()));
+        }
+        Ok(link)
     }
 
     /// Gives a connection back on which nothing is under way.

@@ -41,30 +41,15 @@ fn open(key: &Key, bytes: &[u8]) -> Result<Versioned, StoreError> {
     Ok(Versioned { version, record })
 }
 
-/// Part of a page: how many names were looked at, the last of them, and what was found.
-pub(crate) struct Part {
-    pub(crate) names: usize,
-    pub(crate) last: Vec<u8>,
-    pub(crate) found: Vec<(Key, Versioned)>,
-}
-
-/// Reads part of a page.
-pub(crate) fn part(reply: &Value, partition: Partition, kind: Kind) -> Result<Part, StoreError> {
-    let parts = value::items(reply);
-    let [word, names, last, held @ ..] = parts else { return Err(refusal(parts, partition)) };
-    let names = value::number(names).and_then(|names| usize::try_from(names).ok());
-    let (Some("page"), Some(names)) = (value::text(word), names) else {
-        return Err(refusal(parts, partition));
-    };
-    let mut found = Vec::with_capacity(held.len() / 2);
-    for pair in held.chunks(2) {
-        let [name, held] = pair else { continue };
-        let key = value::text(name).and_then(|name| keys::named(kind, name));
-        let key = key.ok_or_else(|| foreign(partition, "a list"))?;
-        found.push((key.clone(), open(&key, value::bytes(held).unwrap_or_default())?));
-    }
-    let last = value::bytes(last).unwrap_or_default().to_vec();
-    Ok(Part { names, last, found })
+/// The keys of a list of names.
+pub(crate) fn names(
+    reply: &Value,
+    partition: Partition,
+    kind: Kind,
+) -> Result<Vec<Key>, StoreError> {
+    let named = |name: &Value| value::text(name).and_then(|name| keys::named(kind, name));
+    let names = value::items(reply).iter();
+    names.map(|name| named(name).ok_or_else(|| foreign(partition, "a list"))).collect()
 }
 
 /// The keys of filings.

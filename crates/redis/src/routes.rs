@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use cloakroom_core::types::Partition;
 use redis::Value;
+use tokio::task::JoinSet;
 
 use crate::error::RedisError;
 use crate::fault::Fault;
@@ -36,6 +37,16 @@ struct Table {
     /// By partition; one for all where there is but one master.
     masters: Vec<Arc<Node>>,
     asked_at: Option<Instant>,
+}
+
+impl Table {
+    /// Whether it was asked for since then, or so lately that asking again would be a stampede.
+    fn is_fresh(&self, came_at: Instant, partitions: u16) -> bool {
+        let is_lately = |at: Instant| at >= came_at || at.elapsed() < ASK_INTERVAL;
+        let count = self.masters.len();
+        let is_whole = count == 1 || count == usize::from(partitions);
+        is_whole && self.asked_at.is_some_and(is_lately)
+    }
 }
 
 impl Routes {
@@ -160,8 +171,7 @@ impl Routes {
     async fn ask(&self, partitions: u16) -> Result<(), RedisError> {
         let came_at = Instant::now();
         let _asking = self.asking.lock().await;
-        let asked_at = self.table.load().asked_at;
-        if asked_at.is_some_and(|at| at >= came_at || at.elapsed() < ASK_INTERVAL) {
+        if self.table.load().is_fresh(came_at, partitions) {
             return Ok(());
         }
         let found = match &self.topology {
@@ -190,8 +200,9 @@ impl Routes {
         let mut cmd = redis::cmd("CLUSTER");
         cmd.arg("SLOTS");
         let mut problem = RedisError::NoOwner(0);
-        for guide in guides {
-            match ask_node(&guide, &cmd).await {
+        let mut asked = ask_nodes(&guides, &cmd);
+        while let Some(Ok((guide, reply))) = asked.join_next().await {
+            match reply {
                 Ok(reply) => match self.read_slots(&reply, &guide.address, partitions) {
                     Ok(masters) => return Ok(masters),
                     Err(error) => problem = error,
@@ -233,34 +244,61 @@ impl Routes {
         (0..partitions).map(owner).collect()
     }
 
+    /// The master that most of them name: one that is cut off may not know of a new one.
     async fn ask_sentinels(&self, name: &str) -> Result<Vec<Arc<Node>>, RedisError> {
         let mut cmd = redis::cmd("SENTINEL");
         cmd.arg("get-master-addr-by-name").arg(name);
         let mut problem = RedisError::NoMaster(name.to_owned());
-        for guide in &self.guides {
-            match ask_node(guide, &cmd).await {
+        let mut votes: BTreeMap<Address, usize> = BTreeMap::new();
+        let mut asked = ask_nodes(&self.guides, &cmd);
+        while let Some(Ok((guide, reply))) = asked.join_next().await {
+            match reply {
                 Ok(reply) => {
-                    let [host, port] = value::items(&reply) else { continue };
-                    let port = value::number(port).and_then(|port| u16::try_from(port).ok());
-                    if let (Some(host), Some(port)) = (value::text(host), port) {
-                        let address = Address { host: host.to_owned(), port };
-                        return Ok(vec![self.node(&address)?]);
+                    let Some(address) = named_address(&reply) else { continue };
+                    let count = votes.entry(address).or_default();
+                    *count += 1;
+                    if *count > self.guides.len() / 2 {
+                        break;
                     }
                 }
-                Err(fault) => problem = at_node(guide, fault),
+                Err(fault) => problem = at_node(&guide, fault),
             }
         }
-        Err(problem)
+        match votes.into_iter().max_by_key(|(_, count)| *count) {
+            Some((address, _)) => Ok(vec![self.node(&address)?]),
+            None => Err(problem),
+        }
     }
 }
 
+fn named_address(reply: &Value) -> Option<Address> {
+    let [host, port] = value::items(reply) else { return None };
+    let port = value::number(port).and_then(|port| u16::try_from(port).ok())?;
+    Some(Address { host: value::text(host)?.to_owned(), port })
+}
+
+/// Asks all of them at once: one that hangs must not keep the others from answering.
+fn ask_nodes(nodes: &[Arc<Node>], cmd: &redis::Cmd) -> JoinSet<(Arc<Node>, Result<Value, Fault>)> {
+    let mut asked = JoinSet::new();
+    for node in nodes {
+        let (node, cmd) = (Arc::clone(node), cmd.clone());
+        asked.spawn(async move {
+            let reply = ask_node(&node, &cmd).await;
+            (node, reply)
+        });
+    }
+    asked
+}
+
 async fn ask_node(node: &Node, cmd: &redis::Cmd) -> Result<Value, Fault> {
-    let link = node.shared().await?;
+    let late = || Fault::Lost("it didn't answer in time".to_owned());
+    let connected = tokio::time::timeout(GUIDE_TIMEOUT, node.shared()).await;
+    let link = connected.map_err(|_| late())??;
     match tokio::time::timeout(GUIDE_TIMEOUT, link.ask(cmd)).await {
         Ok(reply) => reply,
         Err(_) => {
             link.give_up();
-            Err(Fault::Lost("it didn't answer in time".to_owned()))
+            Err(late())
         }
     }
 }

@@ -27,9 +27,6 @@ pub(crate) static COMMIT: LazyLock<Source> =
 /// Loads records.
 pub(crate) static LOAD: LazyLock<Source> =
     LazyLock::new(|| Source::new(include_str!("scripts/load.lua")));
-/// Lists records.
-pub(crate) static PAGE: LazyLock<Source> =
-    LazyLock::new(|| Source::new(include_str!("scripts/page.lua")));
 /// Reads a log.
 pub(crate) static LOG: LazyLock<Source> =
     LazyLock::new(|| Source::new(include_str!("scripts/log.lua")));

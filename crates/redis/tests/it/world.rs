@@ -1,7 +1,8 @@
 //! Stores on servers of a test's own.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cloakroom_core::event::FeedEntry;
@@ -10,7 +11,8 @@ use cloakroom_core::types::{Partition, Secret, Sid, Timestamp};
 use cloakroom_redis::{RedisError, RedisSettings, RedisStore, TlsFiles};
 use cloakroom_store::conformance::{Harness, Task};
 use cloakroom_store::{
-    Batch, Commit, Committed, Key, Record, Review, Store, StoreError, Version, Versioned,
+    Batch, Commit, Committed, Durability, Key, Record, Review, Store, StoreError, Version,
+    Versioned,
 };
 
 use crate::servers::{Process, cli, free_port, wait_until};
@@ -261,4 +263,32 @@ pub fn replicate(replica: &Process, master: &Process) {
     wait_until("the replica follows", || {
         replica.cli(&["INFO", "replication"]).contains("master_link_status:up")
     });
+}
+
+/// Counts up in one partition until told to stop; says what the last acknowledged count was.
+pub async fn count_up(
+    store: Arc<RedisStore>,
+    is_over: Arc<AtomicBool>,
+    replicated: Arc<AtomicU64>,
+) -> u64 {
+    let (mut version, mut number) = (Version::ZERO, 0);
+    while !is_over.load(Ordering::SeqCst) {
+        match store.commit(HERE, ending(counter(1), version, number + 1)).await {
+            Ok(Commit::Done(committed)) => {
+                (version, number) = (committed.tick, number + 1);
+                if committed.durability == Durability::Replicated {
+                    replicated.store(number, Ordering::SeqCst);
+                }
+            }
+            // Its outcome was unknown, or a failover lost some: go on from what is there.
+            Ok(Commit::Conflict(_)) | Err(_) => {
+                if let Ok(Some(found)) = find(&store, HERE, &counter(1)).await {
+                    version = found.version;
+                    number = found.record.into_throttle().expect("a count");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    number
 }
