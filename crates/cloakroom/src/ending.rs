@@ -131,6 +131,7 @@ impl<S: Store> Authority<S> {
             }
             let subject = loaded.subject_of(session)?;
             if session.standing(subject, loaded.partition()?, loaded.now).is_err() {
+                self.forget_over(session);
                 return Ok(Decision::Done(false));
             }
             let mut batch = Batch::default();
@@ -140,6 +141,14 @@ impl<S: Store> Authority<S> {
         };
         let (_, committed) = self.transact(partition, keys, decide).await?;
         Ok(committed.map(|committed| Ended { durability: committed.durability }))
+    }
+
+    /// Drops what is cached of a session that was found to be over: whoever is told so may rely on
+    /// it at this node at once, whichever node ended it.
+    fn forget_over(&self, session: &Session) {
+        let mut keys = vec![Key::Session(session.sid), Key::Partition];
+        keys.extend(session.subject.clone().map(Key::Subject));
+        self.cache.forget(session.sid.partition(), &keys);
     }
 
     /// Whose session a carried credential proves, live or not. Faults are faults; a dead or
@@ -316,6 +325,8 @@ impl<S: Store> Authority<S> {
         let sids = kept.map(|session| session.sid).into_iter().collect();
         batch.put(index.clone(), loaded.version(&index), Record::Index(sids), Review::Never);
         if let Some(session) = kept {
+            // Whoever ended everything meanwhile ended this one too.
+            batch.expect(Key::Partition, loaded.version(&Key::Partition));
             let mut session = (*session).clone();
             session.subject_epoch = epoch;
             let key = Key::Session(session.sid);

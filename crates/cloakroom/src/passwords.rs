@@ -188,7 +188,7 @@ impl<S: Store> Authority<S> {
         let plan = Raise { subject, reason: EndReason::PasswordChanged, keep: Some(*sid) };
         let at = loaded.now;
         let change = |record: &mut SubjectState| record.password_changed_at = Some(at);
-        batch.expect(Key::Partition, loaded.version(&Key::Partition));
+        // It expects the partition as it was read, since it takes a session along.
         self.decide_raise(&mut batch, &plan, loaded, &change)?;
         // The raise takes the session along as it was; what is stored is the one stepped up.
         batch.writes.retain(|write| write.key != Key::Session(*sid));
