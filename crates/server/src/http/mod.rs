@@ -10,6 +10,7 @@ mod network_meters;
 mod pulse;
 mod request_id;
 mod shell;
+mod watched;
 
 pub use ask::{Ask, Asked, Peer, RateNote, header};
 pub use body::Need;

@@ -25,6 +25,7 @@ use tower::ServiceExt as _;
 use super::ask::{Asked, Peer, RateNote, header};
 use super::cors::{Cors, Grant};
 use super::request_id::X_REQUEST_ID;
+use super::watched::Watch;
 use crate::forward::verify;
 use crate::problem::{Code, Form, Problem};
 use crate::site::Site;
@@ -82,11 +83,13 @@ impl Shell {
             Door::Public => self.site.policy_of_path(path),
             Door::Admin => None,
         };
+        let mut unread = false;
         let (mut response, grant) = match policy {
             _ if !names_one_host(&request) => (one_host_only(), Grant::Silent),
             // Before the router and without its boxes: gateways ask this for every request.
             Some(policy) => {
-                let (parts, _body) = request.into_parts();
+                let (parts, body) = request.into_parts();
+                unread = parts.version <= Version::HTTP_11 && !body.is_end_stream();
                 let work = verify::answer(&self.site, &asked, &parts, policy);
                 (self.guard(work).await, Grant::Silent)
             }
@@ -94,22 +97,27 @@ impl Shell {
                 let grant = self.cors.grant(request.headers());
                 let response = match grant.preflight(request.method(), request.headers()) {
                     Some(response) => response,
-                    None => self.guard(self.route(&asked, request)).await,
+                    None => {
+                        let (parts, body) = request.into_parts();
+                        let (body, watch) = Watch::over(Body::new(body), parts.version);
+                        let request = Request::from_parts(parts, body);
+                        let response = self.guard(self.route(&asked, request)).await;
+                        unread = watch.is_unread();
+                        response
+                    }
                 };
                 (response, grant)
             }
         };
         self.finish(&mut response, &asked, form);
         grant.apply(response.headers_mut());
+        if unread {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
-    async fn route<B>(&self, asked: &Arc<Asked>, request: Request<B>) -> Response
-    where
-        B: hyper::body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<axum::BoxError>,
-    {
-        let mut request = request.map(Body::new);
+    async fn route(&self, asked: &Arc<Asked>, mut request: Request<Body>) -> Response {
         request.extensions_mut().insert(Arc::clone(asked));
         match self.router.clone().oneshot(request).await {
             Ok(response) => response,

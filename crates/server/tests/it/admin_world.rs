@@ -1,7 +1,6 @@
 //! A node in this process, asked on its admin listener as a backend would ask.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use cloakroom_server::config::{Flags, Loaded, Surroundings};
 use cloakroom_server::serve::{Running, start};
@@ -107,11 +106,6 @@ impl AdminWorld {
             key: key.trim_end().to_owned(),
             agent,
         }
-    }
-
-    /// Where the root key is.
-    pub fn key_file(&self) -> PathBuf {
-        self.dir.path().join("root-api.key")
     }
 
     /// A request with headers of choice, and a body.
