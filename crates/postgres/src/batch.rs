@@ -68,14 +68,10 @@ struct Entries {
 type Argument<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl Arguments {
-    /// Those of a batch, whose commit may wait so long for others of its partition.
-    pub(crate) fn of(
-        partition: Partition,
-        batch: &Batch,
-        wait_ms: i32,
-    ) -> Result<Self, StoreError> {
+    /// Those of a batch.
+    pub(crate) fn of(partition: Partition, batch: &Batch) -> Result<Self, StoreError> {
         let (partition, format) = (i32::from(partition.0), i16::from(FORMAT));
-        let mut arguments = Self { partition, wait_ms, format, ..Self::default() };
+        let mut arguments = Self { partition, format, ..Self::default() };
         for (key, version) in expectations(batch) {
             arguments.expected.push(key, version);
         }
@@ -98,6 +94,11 @@ impl Arguments {
             }
         }
         Ok(())
+    }
+
+    /// How long the commit may wait for others of its partition, in milliseconds.
+    pub(crate) fn wait_at_most(&mut self, wait_ms: i32) {
+        self.wait_ms = wait_ms;
     }
 
     /// Whether followers must know.

@@ -38,6 +38,9 @@ impl Columns {
             Record::User(user) => Self::of_user(user),
             Record::SigningKey(key) => Self::of_signing_key(key),
             Record::ApiKey(key) => Self::of_api_key(key),
+            Record::Handle(pointer) => {
+                Self { created_at: Some(system_time(pointer.at)), ..Self::default() }
+            }
             Record::Identifier(pointer) => Self {
                 subject: Some(text(pointer.user.as_str())),
                 created_at: Some(system_time(pointer.at)),

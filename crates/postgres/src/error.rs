@@ -46,7 +46,7 @@ pub enum ConnectError {
          authority's certificate file"
     )]
     NoRoots,
-    /// TLS can't be set up.
+    /// TLS can't be set up: there is none, or the server isn't who it should be.
     #[error("TLS can't be set up: {0}")]
     Tls(String),
     /// Nobody answers, or not now. Trying again may help; nothing else here does.
@@ -125,7 +125,11 @@ impl ConnectError {
     /// What an error means for one who connects.
     pub(crate) fn of(error: &tokio_postgres::Error, schema: &str) -> Self {
         let told = tell(error);
-        let Some(code) = error.code() else { return Self::Unreachable(told) };
+        let Some(code) = error.code() else {
+            // The library says it in words only.
+            let is_tls = told.starts_with("error performing TLS handshake");
+            return if is_tls { Self::Tls(told) } else { Self::Unreachable(told) };
+        };
         if [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION]
             .contains(code)
         {
@@ -193,6 +197,11 @@ pub(crate) fn no_connection(error: &PoolError) -> StoreError {
         }
     };
     StoreError::Unavailable(told)
+}
+
+/// Whether the connection is over, as when the server restarts.
+pub(crate) fn is_cut_off(error: &tokio_postgres::Error) -> bool {
+    error.is_closed() || error.code().is_some_and(|code| code.code().starts_with("57P"))
 }
 
 /// The error in words. Of what the server says only the first line, and no detail: a detail may

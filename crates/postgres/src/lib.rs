@@ -160,9 +160,10 @@ impl Store for PostgresStore {
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
         self.check(partition)?;
-        let arguments = Arguments::of(partition, &batch, self.link.lock_wait_ms())?;
-        let deadline = self.link.deadline();
-        let rows = self.link.write(&self.statements.commit, arguments.list(), deadline).await?;
+        let mut arguments = Arguments::of(partition, &batch)?;
+        let write = self.link.begin().await?;
+        arguments.wait_at_most(write.lock_wait_ms());
+        let rows = write.run(&self.statements.commit, &arguments.list()).await?;
         let row = rows.first().ok_or(StoreError::NoPartition(partition))?;
         if let Some(place) = rows::column::<Option<i64>>(row, 1)? {
             let key = conflicting(&batch, place).ok_or_else(rows::missing)?;
@@ -248,8 +249,8 @@ impl Store for PostgresStore {
         let (before, limit) = (bigint(Tick::at(before)), bounded(limit));
         let arguments: [link::Argument<'_>; 3] =
             [(&number, Type::INT4), (&before, Type::INT8), (&limit, Type::INT8)];
-        let deadline = self.link.deadline();
-        let rows = self.link.write(&self.statements.of(log).trim, arguments, deadline).await?;
+        let write = self.link.begin().await?;
+        let rows = write.run(&self.statements.of(log).trim, &arguments).await?;
         let row = rows.first().ok_or_else(rows::missing)?;
         Ok(usize::try_from(rows::column::<i64>(row, 0)?).unwrap_or(0))
     }

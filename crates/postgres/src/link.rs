@@ -10,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::ConnectError;
-use crate::error::{Effect, no_connection, store_error, unanswered};
+use crate::error::{Effect, is_cut_off, no_connection, store_error, unanswered};
 use crate::settings::Target;
 
 /// The way to the server. Clones share their connections.
@@ -44,44 +44,32 @@ impl Link {
         Ok(Self { pool, timeout })
     }
 
-    /// Runs a statement that changes nothing. A connection that turns out to be dead is replaced
-    /// once.
+    /// Runs a statement that changes nothing. A connection that turns out to be dead is replaced.
     pub(crate) async fn read(
         &self,
         sql: &str,
         arguments: &[Argument<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         let deadline = Instant::now() + self.timeout;
-        let lease = self.lease(deadline).await?;
-        match lease.run(sql, arguments, deadline).await {
-            Err(Failure::Told(error)) if error.is_closed() => {}
-            answer => return answer.map_err(|failure| failure.into_store_error(Effect::None)),
+        for _ in 1..READ_ATTEMPTS_MAX {
+            let lease = self.lease(deadline).await?;
+            match lease.run(sql, arguments, deadline).await {
+                Err(Failure::Told(error)) if is_cut_off(&error) => {}
+                answer => return answer.map_err(|failure| failure.into_store_error(Effect::None)),
+            }
         }
         let lease = self.lease(deadline).await?;
         let answer = lease.run(sql, arguments, deadline).await;
         answer.map_err(|failure| failure.into_store_error(Effect::None))
     }
 
-    /// Runs a statement that changes something, once.
-    pub(crate) async fn write<'a>(
-        &self,
-        sql: &str,
-        arguments: impl AsRef<[Argument<'a>]>,
-        deadline: Instant,
-    ) -> Result<Vec<Row>, StoreError> {
-        let lease = self.lease(deadline).await?;
-        let answer = lease.run(sql, arguments.as_ref(), deadline).await;
-        answer.map_err(|failure| failure.into_store_error(Effect::Perhaps))
-    }
-
-    /// When a call that begins now has to be over.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
-    }
-
-    /// How long a commit may wait for others of its partition: what is left is for the answer.
-    pub(crate) fn lock_wait_ms(&self) -> i32 {
-        i32::try_from(self.timeout.as_millis() / 4 * 3).unwrap_or(i32::MAX).max(1)
+    /// A connection for a statement that changes something. A quarter of the time is left for its
+    /// answer, so that what waited too long is told from what may have happened.
+    pub(crate) async fn begin(&self) -> Result<Write, StoreError> {
+        let began = Instant::now();
+        let wait_until = began + self.timeout / 4 * 3;
+        let lease = self.lease(wait_until).await?;
+        Ok(Write { lease, wait_until, deadline: began + self.timeout })
     }
 
     /// Closes all connections.
@@ -98,6 +86,32 @@ impl Link {
             Ok(Err(error)) => Err(no_connection(&error)),
             Err(_) => Err(StoreError::Unavailable("no connection could be had in time".to_owned())),
         }
+    }
+}
+
+/// A statement that is about to be sent, and changes something.
+pub(crate) struct Write {
+    lease: Lease,
+    wait_until: Instant,
+    deadline: Instant,
+}
+
+impl Write {
+    /// How long a commit may wait for others of its partition, in milliseconds.
+    pub(crate) fn lock_wait_ms(&self) -> i32 {
+        let left = self.wait_until.saturating_duration_since(Instant::now());
+        // Zero would mean for ever.
+        i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1)
+    }
+
+    /// Runs the statement, once.
+    pub(crate) async fn run(
+        self,
+        sql: &str,
+        arguments: &[Argument<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let answer = self.lease.run(sql, arguments, self.deadline).await;
+        answer.map_err(|failure| failure.into_store_error(Effect::Perhaps))
     }
 }
 
@@ -153,6 +167,9 @@ impl Failure {
         }
     }
 }
+
+/// How often a read is sent: after a restart of the server each connection may be a dead one.
+const READ_ATTEMPTS_MAX: usize = 4;
 
 /// How many calls may wait for a connection; more are refused at once.
 const WAITING_MAX: usize = 4096;

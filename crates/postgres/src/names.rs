@@ -21,6 +21,7 @@ pub(crate) const fn kind_name(kind: Kind) -> &'static str {
         Kind::Index => "index",
         Kind::User => "user",
         Kind::Identifier => "identifier",
+        Kind::Handle => "handle",
         Kind::DeniedToken => "denied_token",
         Kind::Throttle => "throttle",
         Kind::Partition => "partition",
@@ -38,7 +39,9 @@ pub(crate) fn name(key: &Key) -> String {
         Key::Subject(subject) | Key::Index(subject) | Key::User(subject) => {
             escape(subject.as_str()).into_owned()
         }
-        Key::Identifier(hash) | Key::Throttle(hash) => URL_SAFE_NO_PAD.encode(hash),
+        Key::Identifier(hash) | Key::Handle(hash) | Key::Throttle(hash) => {
+            URL_SAFE_NO_PAD.encode(hash)
+        }
         Key::DeniedToken(text) | Key::SigningKey(text) => escape(text).into_owned(),
         Key::Partition | Key::StoreKey | Key::Settings => THE_ONLY.to_owned(),
     }
@@ -64,6 +67,7 @@ pub(crate) fn key_of(kind: Kind, name: &str) -> Option<Key> {
         Kind::Index => subject().map(Key::Index),
         Kind::User => subject().map(Key::User),
         Kind::Identifier => hash(name).map(Key::Identifier),
+        Kind::Handle => hash(name).map(Key::Handle),
         Kind::Throttle => hash(name).map(Key::Throttle),
         Kind::DeniedToken => text().map(Key::DeniedToken),
         Kind::SigningKey => text().map(Key::SigningKey),
@@ -132,6 +136,7 @@ mod tests {
             Key::Index(subject.clone()),
             Key::User(subject),
             Key::Identifier([0; 32]),
+            Key::Handle([7; 32]),
             Key::DeniedToken("a\0b%00%".into()),
             Key::Throttle([255; 32]),
             Key::Partition,

@@ -157,7 +157,12 @@ pub(crate) async fn check_privileges(client: &Client, schema: &str) -> Result<()
 
 async fn find(client: &Client, schema: &str) -> Result<Found, ConnectError> {
     let told = |error| ConnectError::of(&error, schema);
-    let sql = format!("SELECT to_regclass('{schema}.schema_version') IS NOT NULL");
+    // By a query of the catalogue: a name alone may be looked up in what this connection knew of it
+    // before it waited for another node.
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = '{schema}' AND c.relname = 'schema_version')"
+    );
     if !client.query_typed_one(&sql, &[]).await.map_err(told)?.get::<_, bool>(0) {
         return Ok(Found::NOTHING);
     }

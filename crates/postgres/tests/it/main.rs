@@ -1,4 +1,11 @@
 //! The PostgreSQL store against real servers: the promises of every store, and its own.
 
 mod conformance;
+mod failures;
+mod nodes;
+mod plans;
+mod refusals;
+mod schemas;
 mod server;
+mod tls;
+mod world;

@@ -36,6 +36,11 @@ pub const PASSWORD: &str = "hush-hush";
 impl Server {
     /// A fresh server with these settings besides the defaults.
     pub async fn start(settings: &[&str]) -> Self {
+        Self::start_with(settings, |_| {}).await
+    }
+
+    /// The same, whose data directory is prepared before it starts.
+    pub async fn start_with(settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let Some(programs) = programs() else {
             // A test can't be skipped by itself; that nobody overlooks it is all we can do.
             println!("SKIPPED: there is no PostgreSQL server, and none could be installed");
@@ -45,6 +50,7 @@ impl Server {
         let root = tempfile::tempdir().expect("a directory").keep();
         let dir = root.join("data");
         copy_template(&programs, &dir);
+        prepare(&dir);
         own(&root);
         let port = free_port();
         let mut watch = as_nobody("sh")
