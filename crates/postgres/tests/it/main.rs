@@ -4,6 +4,7 @@ mod conformance;
 mod failures;
 mod nodes;
 mod plans;
+mod pooler;
 mod refusals;
 mod schemas;
 mod server;

@@ -252,7 +252,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Gives a folder to whom the server runs as.
-fn own(folder: &Path) {
+pub fn own(folder: &Path) {
     if is_root() {
         let owner = format!("{NOBODY}:{NOBODY}");
         let given = Command::new("chown").args(["-R", &owner]).arg(folder).status();
@@ -262,7 +262,7 @@ fn own(folder: &Path) {
 }
 
 /// A command that doesn't run as root: the server refuses that.
-fn as_nobody(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn as_nobody(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir("/").env("LC_ALL", "C.UTF-8");
     if is_root() {
@@ -275,7 +275,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("a port").port()
 }
