@@ -22,6 +22,7 @@ use crate::feed::Followed;
 use crate::hashing::HashPool;
 use crate::place::StoreId;
 use crate::settings::Settings;
+use crate::stats::Counters;
 use crate::streams::Streams;
 use crate::touch::Touches;
 
@@ -89,6 +90,7 @@ pub struct Authority<S> {
     pub(crate) key_uses: KeyUses,
     pub(crate) followed: Followed,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) counters: Counters,
     store_id: StoreId,
     pub(crate) hashing: HashPool,
     pub(crate) root_key: RwLock<Option<TokenHash>>,
@@ -119,6 +121,7 @@ impl<S: Store> Authority<S> {
             key_uses: KeyUses::default(),
             followed: Followed::new(store.partitions()),
             streams: Arc::new(Streams::new(store.partitions(), store_id)),
+            counters: Counters::new(clock.now()),
             store_id,
             hashing: HashPool::new(settings.password_pool, settings.argon2),
             root_key: RwLock::new(None),
@@ -212,7 +215,7 @@ impl<S: Store> Authority<S> {
     }
 }
 
-/// The store's own key, unwrapped, and the store's id; made with the store's records where there are none yet.
+/// The store's own key, unwrapped, and its id; made with its records where there are none yet.
 async fn store_key<S: Store>(
     store: &S,
     secret: &StoreSecret,

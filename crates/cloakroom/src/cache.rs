@@ -251,6 +251,7 @@ impl Cache {
                 | Key::User(_)
                 | Key::Identifier(_)
                 | Key::DeniedToken(_)
+                | Key::Handle(_)
                 | Key::Throttle(_)
                 | Key::SigningKey(_)
                 | Key::ApiKey(_)

@@ -213,7 +213,7 @@ impl<S: Store> Authority<S> {
     }
 
     #[allow(clippy::type_complexity, reason = "the triple has no other use")]
-    fn decide_open(
+    pub(crate) fn decide_open(
         &self,
         plan: &Plan,
         loaded: &Loaded,
@@ -373,7 +373,7 @@ impl<S: Store> Authority<S> {
 const EPOCH_MOVED: Refusal = Refusal::Conflict("the subject's epoch has moved");
 
 /// An ending that a backend's own request met is a conflict to it, not its user's sign-in.
-fn as_conflict(error: Error) -> Error {
+pub(crate) fn as_conflict(error: Error) -> Error {
     match error {
         Error::Refused(Refusal::SessionEnded(EndReason::UserDisabled)) => {
             Refusal::Conflict("the subject is disabled").into()

@@ -200,7 +200,12 @@ impl<S: Store> Authority<S> {
         }
         put_session(&mut batch, &next, loaded);
         let user =
-            User { password: Some(hash.to_owned()), password_changed_at: Some(at), ..user.clone() };
+            User {
+            password: Some(hash.to_owned()),
+            password_changed_at: Some(at),
+            reset: None,
+            ..user.clone()
+        };
         let key = Key::User(user.id.clone());
         batch.put(key.clone(), loaded.version(&key), Record::User(user), Review::Never);
         log_step(&mut batch, &next, at, ctx);

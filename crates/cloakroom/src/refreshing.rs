@@ -17,6 +17,7 @@ use crate::clock::draw;
 use crate::context::{Context, Error};
 use crate::ending::kin;
 use crate::opening::Opened;
+use crate::stats::Stat;
 use crate::transact::{Decision, Loaded};
 use crate::verify::{Credential, Verified};
 
@@ -57,6 +58,7 @@ impl<S: Store> Authority<S> {
         let (outcome, _) = self.transact(partition, keys, decide).await?;
         match outcome {
             Outcome::Answer(session, subject, token) => {
+                self.counters.add(Stat::Refreshed, 1);
                 self.answer_opened(Arc::new(*session), subject.as_ref(), &token)
             }
             Outcome::Retried(session, subject, token) => {

@@ -98,6 +98,10 @@ impl<S: Store> Authority<S> {
     }
 
     async fn review(&self, partition: Partition, key: &Key, now: Timestamp) -> Result<Fate, Error> {
+        if let Key::Handle(hash) = key {
+            let kept = self.review_handle(partition, *hash, now).await?;
+            return Ok(if kept { Fate::Kept } else { Fate::Removed });
+        }
         let keys = match key {
             Key::Session(sid) => vec![key.clone(), Key::Data(*sid), Key::Partition],
             Key::Data(_)
@@ -105,6 +109,7 @@ impl<S: Store> Authority<S> {
             | Key::Index(_)
             | Key::User(_)
             | Key::Identifier(_)
+            | Key::Handle(_)
             | Key::DeniedToken(_)
             | Key::Throttle(_)
             | Key::Partition

@@ -235,9 +235,18 @@ impl<S: Store> Authority<S> {
                 Entry::Audit(_) => None,
             })
             .collect();
+        let events: Vec<_> = batch
+            .entries
+            .iter()
+            .filter_map(|entry| match entry {
+                Entry::Audit(event) => Some((event.kind, event.count)),
+                Entry::Feed(_) => None,
+            })
+            .collect();
         match self.within(deadline, self.store.commit(partition, batch)).await {
             Ok(Ok(Commit::Done(committed))) => {
                 self.observe(partition, committed.tick, &feed);
+                events.iter().for_each(|(kind, count)| self.counters.add_event(*kind, *count));
                 Ok(Attempt::Done(committed))
             }
             Ok(Ok(Commit::Conflict(_))) => Ok(Attempt::Conflict),

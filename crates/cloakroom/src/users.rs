@@ -325,6 +325,7 @@ impl<S: Store> Authority<S> {
                 password_changed_at: hash.as_ref().map(|_| at),
                 password: hash.clone(),
                 created_at: at,
+                reset: None,
             };
             let mut state = SubjectState::new(id.clone());
             state.claims.clone_from(&claims);
@@ -395,6 +396,7 @@ impl<S: Store> Authority<S> {
         if let Some(hash) = new_hash {
             next.password = Some(hash.clone());
             next.password_changed_at = Some(at);
+            next.reset = None;
         }
         let renamed = next.identifier != user.identifier;
         let claims_changed = claims != state.claims;

@@ -16,6 +16,7 @@ use cloakroom_store::{Key, Kind, Record, Store};
 use crate::authority::Authority;
 use crate::cache::{CachedSession, Meters};
 use crate::context::{Error, Unavailable};
+use crate::stats::Stat;
 
 /// A credential as it was presented: where it came from says what it must be.
 #[derive(Clone, Copy)]
@@ -127,6 +128,7 @@ impl<S: Store> Authority<S> {
     /// Writes nothing; a refresh token is only looked at, never rotated.
     pub async fn verify(&self, credential: Credential<'_>) -> Result<Verified, Error> {
         let verified = self.prove(credential).await?;
+        self.counters.add(Stat::Verified, 1);
         self.note_use(&verified.session, &verified.meters).await;
         Ok(verified)
     }
@@ -360,7 +362,7 @@ impl<S: Store> Authority<S> {
         Ok(sessions)
     }
 
-    fn listed(
+    pub(crate) fn listed(
         &self,
         session: &Session,
         subject: Option<&SubjectState>,

@@ -27,6 +27,7 @@ pub enum EventKind {
     UserDisabled,
     UserEnabled,
     UserPasswordChanged,
+    UserResetIssued,
     KeyCreated,
     KeyActivated,
     KeyRetired,
@@ -40,7 +41,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds with their stable names.
-    pub const NAMES: [(Self, &'static str); 29] = [
+    pub const NAMES: [(Self, &'static str); 30] = [
         (Self::SessionOpened, "session.opened"),
         (Self::SessionSteppedUp, "session.stepped_up"),
         (Self::SessionClaimsChanged, "session.claims_changed"),
@@ -61,6 +62,7 @@ impl EventKind {
         (Self::UserDisabled, "user.disabled"),
         (Self::UserEnabled, "user.enabled"),
         (Self::UserPasswordChanged, "user.password_changed"),
+        (Self::UserResetIssued, "user.reset_issued"),
         (Self::KeyCreated, "key.created"),
         (Self::KeyActivated, "key.activated"),
         (Self::KeyRetired, "key.retired"),

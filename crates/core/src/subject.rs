@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::limits::SUBJECT_BUMPS_KEPT;
 use crate::session::{EndReason, Object};
-use crate::types::{Subject, Timestamp};
+use crate::types::{Subject, Timestamp, TokenHash};
 
 /// One raise of a subject's epoch: every session of a lower epoch is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,17 @@ pub struct User {
     pub created_at: Timestamp,
     /// When the password was last set.
     pub password_changed_at: Option<Timestamp>,
+    /// What sets a new password once, in place of the current one.
+    pub reset: Option<PasswordReset>,
+}
+
+/// A one-time token by which a password may be set, as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PasswordReset {
+    /// Hash of its secret.
+    pub secret: TokenHash,
+    /// From when on it counts no more.
+    pub until: Timestamp,
 }
 
 impl fmt::Debug for User {

@@ -118,7 +118,7 @@ fn push_name(bytes: &mut Vec<u8>, key: &Key) {
         Key::Subject(subject) | Key::Index(subject) | Key::User(subject) => {
             bytes.extend(subject.as_str().as_bytes());
         }
-        Key::Identifier(hash) | Key::Throttle(hash) => bytes.extend(hash),
+        Key::Identifier(hash) | Key::Handle(hash) | Key::Throttle(hash) => bytes.extend(hash),
         Key::DeniedToken(text) | Key::SigningKey(text) => bytes.extend(text.as_bytes()),
         Key::Partition | Key::StoreKey | Key::Settings => {}
     }
@@ -139,6 +139,7 @@ fn name(bytes: &[u8]) -> Option<Key> {
         Kind::Index => subject().map(Key::Index),
         Kind::User => subject().map(Key::User),
         Kind::Identifier => hash().map(Key::Identifier),
+        Kind::Handle => hash().map(Key::Handle),
         Kind::Throttle => hash().map(Key::Throttle),
         Kind::DeniedToken => text().map(|text| Key::DeniedToken(Arc::from(text))),
         Kind::SigningKey => text().map(|text| Key::SigningKey(Arc::from(text))),
@@ -162,6 +163,7 @@ const fn kind_byte(kind: Kind) -> u8 {
         Kind::Partition => 9,
         Kind::SigningKey => 10,
         Kind::ApiKey => 11,
+        Kind::Handle => 14,
         Kind::StoreKey => 12,
         Kind::Settings => 13,
     }
@@ -187,6 +189,7 @@ mod tests {
             Key::Index(subject.clone()),
             Key::User(subject),
             Key::Identifier([0; 32]),
+            Key::Handle([1; 32]),
             Key::DeniedToken("j".into()),
             Key::Throttle([255; 32]),
             Key::Partition,

@@ -20,6 +20,8 @@ pub enum Key {
     User(Subject),
     /// The pointer from an identifier to its user, by keyed hash.
     Identifier([u8; 32]),
+    /// The pointer from a handle to its session, by keyed hash.
+    Handle([u8; 32]),
     /// A denied access token, by its `jti`.
     DeniedToken(Arc<str>),
     /// A counter of failed sign-ins, by keyed hash.
@@ -46,6 +48,7 @@ pub enum Kind {
     Index,
     User,
     Identifier,
+    Handle,
     DeniedToken,
     Throttle,
     Partition,
@@ -57,13 +60,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Session,
         Self::Data,
         Self::Subject,
         Self::Index,
         Self::User,
         Self::Identifier,
+        Self::Handle,
         Self::DeniedToken,
         Self::Throttle,
         Self::Partition,
@@ -84,6 +88,7 @@ impl Key {
             Self::Index(_) => Kind::Index,
             Self::User(_) => Kind::User,
             Self::Identifier(_) => Kind::Identifier,
+            Self::Handle(_) => Kind::Handle,
             Self::DeniedToken(_) => Kind::DeniedToken,
             Self::Throttle(_) => Kind::Throttle,
             Self::Partition => Kind::Partition,

@@ -31,6 +31,8 @@ pub enum Record {
     User(User),
     /// Where an identifier leads.
     Identifier(IdentifierPointer),
+    /// Where a handle leads.
+    Handle(HandlePointer),
     /// That an access token is denied.
     DeniedToken(DeniedToken),
     /// The state of a counter of failed sign-ins, as the core's rate rules keep it.
@@ -52,6 +54,16 @@ pub enum Record {
 pub struct IdentifierPointer {
     /// The user that it names.
     pub user: Subject,
+    /// When it was put.
+    pub at: Timestamp,
+}
+
+/// Where the id that another framework minted leads. It counts while the session is there, and for
+/// a minute without it: then it is about to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandlePointer {
+    /// The session.
+    pub sid: Sid,
     /// When it was put.
     pub at: Timestamp,
 }
@@ -149,6 +161,7 @@ impl Record {
             Self::Index(_) => Kind::Index,
             Self::User(_) => Kind::User,
             Self::Identifier(_) => Kind::Identifier,
+            Self::Handle(_) => Kind::Handle,
             Self::DeniedToken(_) => Kind::DeniedToken,
             Self::Throttle(_) => Kind::Throttle,
             Self::Partition(_) => Kind::Partition,
@@ -185,6 +198,7 @@ accessors! {
     Index(Vec<Sid>): as_index, into_index;
     User(User): as_user, into_user;
     Identifier(IdentifierPointer): as_identifier, into_identifier;
+    Handle(HandlePointer): as_handle, into_handle;
     DeniedToken(DeniedToken): as_denied_token, into_denied_token;
     Throttle(u64): as_throttle, into_throttle;
     Partition(PartitionState): as_partition, into_partition;

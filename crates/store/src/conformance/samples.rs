@@ -9,10 +9,10 @@ use cloakroom_core::session::{
     Client, Delivery, EndReason, Ending, Holder, Lifecycle, Object, Session,
 };
 use cloakroom_core::store_key::WrappedKey;
-use cloakroom_core::subject::{Bump, PartitionState, SubjectState, User};
+use cloakroom_core::subject::{Bump, PartitionState, PasswordReset, SubjectState, User};
 use cloakroom_core::types::{Sid, Subject, Timestamp, TokenHash};
 
-use crate::record::{ApiKey, DeniedToken, IdentifierPointer, StoreSettings};
+use crate::record::{ApiKey, DeniedToken, HandlePointer, IdentifierPointer, StoreSettings};
 use crate::{Entry, Key, Record};
 
 /// A record of each kind, under a fitting key.
@@ -28,6 +28,7 @@ pub fn one_of_each_kind() -> Vec<(Key, Record)> {
             Key::Identifier([2; 32]),
             Record::Identifier(IdentifierPointer { user: subject, at: at(5) }),
         ),
+        (Key::Handle([4; 32]), Record::Handle(HandlePointer { sid: sid(5), at: at(8) })),
         (Key::DeniedToken("1-jti".into()), Record::DeniedToken(DeniedToken { until: at(6) })),
         (Key::Throttle([3; 32]), Record::Throttle(u64::MAX)),
         (Key::Partition, Record::Partition(PartitionState { epoch: 7, bumped_at: at(7) })),
@@ -50,11 +51,13 @@ pub fn other_forms() -> Vec<(Key, Record)> {
     let plain = anonymous_session();
     let ended = ended_session();
     let new = SubjectState::new(subject("usr_2"));
+    let reset = PasswordReset { secret: TokenHash::from_bytes([53; 32]), until: at(54) };
     let revoked = KeyRecord { state: KeyState::Revoked, private: Vec::new(), ..signing_key() };
     vec![
         (Key::Session(plain.sid), Record::Session(Box::new(plain))),
         (Key::Session(ended.sid), Record::Session(Box::new(ended))),
         (Key::Data(sid(6)), Record::Data(Object::new())),
+        (Key::User(subject("usr_3")), Record::User(User { reset: Some(reset), ..user() })),
         (Key::Subject(new.subject.clone()), Record::Subject(new)),
         (Key::Index(subject("usr_2")), Record::Index(Vec::new())),
         (Key::SigningKey("kid-2".into()), Record::SigningKey(revoked)),
@@ -217,6 +220,7 @@ fn user() -> User {
         password: Some("$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2g".to_owned()),
         created_at: at(51),
         password_changed_at: Some(at(52)),
+        reset: None,
     }
 }
 

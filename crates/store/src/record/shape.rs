@@ -8,12 +8,14 @@ use cloakroom_core::keys::{KeyRecord, Kid};
 use cloakroom_core::refresh::{Predecessor, RefreshState};
 use cloakroom_core::session::{Client, Ending, Holder, Lifecycle, Object, Session};
 use cloakroom_core::store_key::WrappedKey;
-use cloakroom_core::subject::{Bump, PartitionState, SubjectState, User};
+use cloakroom_core::subject::{Bump, PartitionState, PasswordReset, SubjectState, User};
 use cloakroom_core::types::TokenHash;
 use serde::{Deserialize, Serialize};
 
 use super::bytes::{Alg, Any, Fixed, Id, Ms, Reason, State, Way, Who, read, write};
-use super::{ApiKey, DecodeError, DeniedToken, IdentifierPointer, Record, StoreSettings};
+use super::{
+    ApiKey, DecodeError, DeniedToken, HandlePointer, IdentifierPointer, Record, StoreSettings,
+};
 use crate::Kind;
 
 pub(super) fn encode(record: &Record) -> Vec<u8> {
@@ -24,6 +26,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
         Record::Index(sids) => write(&IndexShape { sids: sids.iter().copied().map(Id).collect() }),
         Record::User(user) => write(&UserShape::from(user)),
         Record::Identifier(pointer) => write(&PointerShape::from(pointer)),
+        Record::Handle(pointer) => write(&HandleShape::from(*pointer)),
         Record::DeniedToken(denied) => write(&DeniedShape { until: Ms(denied.until) }),
         Record::Throttle(state) => write(&ThrottleShape { state: *state }),
         Record::Partition(state) => write(&PartitionShape::from(state)),
@@ -44,6 +47,7 @@ pub(super) fn decode(kind: Kind, stored: &[u8]) -> Result<Record, DecodeError> {
         }
         Kind::User => Record::User(read::<UserShape>(stored)?.into()),
         Kind::Identifier => Record::Identifier(read::<PointerShape>(stored)?.into()),
+        Kind::Handle => Record::Handle(read::<HandleShape>(stored)?.into()),
         Kind::DeniedToken => {
             Record::DeniedToken(DeniedToken { until: read::<DeniedShape>(stored)?.until.0 })
         }
@@ -203,12 +207,28 @@ struct UserShape<'a> {
     created_at: Ms,
     #[serde(rename = "pw", default, skip_serializing_if = "Option::is_none")]
     password_changed_at: Option<Ms>,
+    #[serde(rename = "rs", default, skip_serializing_if = "Option::is_none")]
+    reset: Option<ResetShape>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResetShape {
+    #[serde(rename = "s")]
+    secret: Fixed<32>,
+    #[serde(rename = "u")]
+    until: Ms,
 }
 
 #[derive(Serialize, Deserialize)]
 struct PointerShape {
     #[serde(rename = "u")]
     user: Who,
+    at: Ms,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HandleShape {
+    id: Id,
     at: Ms,
 }
 
@@ -476,6 +496,10 @@ impl<'a> From<&'a User> for UserShape<'a> {
             password: user.password.as_deref().map(Cow::Borrowed),
             created_at: Ms(user.created_at),
             password_changed_at: user.password_changed_at.map(Ms),
+            reset: user.reset.map(|reset| ResetShape {
+                secret: Fixed(*reset.secret.as_bytes()),
+                until: Ms(reset.until),
+            }),
         }
     }
 }
@@ -489,6 +513,10 @@ impl From<UserShape<'_>> for User {
             password: shape.password.map(Cow::into_owned),
             created_at: shape.created_at.0,
             password_changed_at: shape.password_changed_at.map(|at| at.0),
+            reset: shape.reset.map(|reset| PasswordReset {
+                secret: TokenHash::from_bytes(reset.secret.0),
+                until: reset.until.0,
+            }),
         }
     }
 }
@@ -502,6 +530,19 @@ impl From<&IdentifierPointer> for PointerShape {
 impl From<PointerShape> for IdentifierPointer {
     fn from(shape: PointerShape) -> Self {
         Self { user: shape.user.0, at: shape.at.0 }
+    }
+}
+
+impl From<HandlePointer> for HandleShape {
+    fn from(pointer: HandlePointer) -> Self {
+        let HandlePointer { sid, at } = pointer;
+        Self { id: Id(sid), at: Ms(at) }
+    }
+}
+
+impl From<HandleShape> for HandlePointer {
+    fn from(shape: HandleShape) -> Self {
+        Self { sid: shape.id.0, at: shape.at.0 }
     }
 }
 
