@@ -14,6 +14,7 @@ use cloakroom_core::json::JsonError;
 use cloakroom_core::policy::PolicyRefusal;
 use cloakroom_core::rate::{Admission, whole_seconds};
 use cloakroom_core::refusal::Refusal;
+use cloakroom_core::session::EndReason;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde_json::{Map, Value};
@@ -132,6 +133,12 @@ impl Problem {
     pub fn invalid_member(name: &str, why: impl Into<Cow<'static, str>>) -> Self {
         let problem = Self::new(Code::InvalidMember, why);
         Self { member: Some(shown(name)), ..problem }
+    }
+
+    /// A session under a handle is over; nothing lives again under it.
+    pub fn handle_ended(reason: EndReason) -> Self {
+        let problem = Self::new(Code::HandleEnded, "the session of this handle has ended");
+        Self { reason: Some(reason.as_str()), ..problem }
     }
 
     /// More came than the quota has.

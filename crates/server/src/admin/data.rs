@@ -37,7 +37,7 @@ pub(super) async fn replace(
     let (sid, condition) = (sid.sid()?, Condition::of(ask.headers())?);
     let data = ask.members(Need::Required).await?.into_object();
     let ctx = ask.context(actor_of(&identity), site.trusted());
-    let condition = condition.against(&site, sid).await?;
+    let condition = condition.against(current(&site, sid)).await?;
     Ok(answer(&site.authority.put_data(sid, data, condition, &ctx).await?))
 }
 
@@ -50,8 +50,13 @@ pub(super) async fn change(
     let (sid, condition) = (sid.sid()?, Condition::of(ask.headers())?);
     let patch = ask.members(Need::Required).await?.into_object();
     let ctx = ask.context(actor_of(&identity), site.trusted());
-    let condition = condition.against(&site, sid).await?;
+    let condition = condition.against(current(&site, sid)).await?;
     Ok(answer(&site.authority.patch_data(sid, &patch, condition, &ctx).await?))
+}
+
+/// The version of a session's data.
+async fn current(site: &Site, sid: Sid) -> Result<Version, Problem> {
+    Ok(site.authority.data(sid).await?.version)
 }
 
 fn answer(view: &DataView) -> Response {
@@ -63,7 +68,7 @@ fn answer(view: &DataView) -> Response {
 
 /// What a request's `If-Match` asks for (RFC 9110 section 13.1.1).
 #[derive(Debug, PartialEq, Eq)]
-enum Condition {
+pub(super) enum Condition {
     Any,
     Exists,
     /// One of these versions. Tags that none of ours can be, weak ones too, are left out: the
@@ -72,7 +77,7 @@ enum Condition {
 }
 
 impl Condition {
-    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let malformed = || Problem::malformed("If-Match is malformed (RFC 9110 section 13.1.1)");
         let mut lines = Vec::new();
         for value in headers.get_all(IF_MATCH) {
@@ -98,14 +103,17 @@ impl Condition {
     }
 
     /// The condition as the engine takes it: of several versions the one that is current, if any.
-    async fn against(self, site: &Site, sid: Sid) -> Result<IfMatch, Problem> {
+    pub(super) async fn against(
+        self,
+        current: impl Future<Output = Result<Version, Problem>>,
+    ) -> Result<IfMatch, Problem> {
         match self {
             Self::Any => Ok(IfMatch::Any),
             Self::Exists => Ok(IfMatch::Exists),
             Self::OneOf(versions) => match versions.as_slice() {
                 [version] => Ok(IfMatch::Version(*version)),
                 versions => {
-                    let current = site.authority.data(sid).await?.version;
+                    let current = current.await?;
                     if versions.contains(&current) {
                         // The write expects it still, so nothing is lost meanwhile.
                         Ok(IfMatch::Version(current))

@@ -7,6 +7,7 @@ mod data;
 mod end_all;
 mod events;
 mod guard;
+mod handles;
 mod keys;
 mod listeners;
 mod open;
@@ -14,6 +15,7 @@ mod query;
 mod revocations;
 mod sessions;
 mod sse;
+mod stats;
 mod subjects;
 mod tokens;
 mod users;
@@ -58,11 +60,12 @@ const SUBJECT_SESSIONS: &str = "/admin/v1/subjects/{subject}/sessions";
 const API_KEYS: &str = "/admin/v1/api-keys";
 const API_KEY: &str = "/admin/v1/api-keys/{id}";
 const REVOCATION_STREAM: &str = "/admin/v1/revocations/stream";
+const HANDLE: &str = "/admin/v1/handles/{handle}";
 const USERS: &str = "/admin/v1/users";
 const USER: &str = "/admin/v1/users/{id}";
 
 /// Every endpoint below `/admin`.
-static ROUTES: [Endpoint; 34] = [
+static ROUTES: [Endpoint; 39] = [
     at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
     at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
     at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
@@ -74,6 +77,9 @@ static ROUTES: [Endpoint; 34] = [
     at(Method::GET, DATA, SessionsRead, || get(data::read)),
     at(Method::PUT, DATA, SessionsWrite, || put(data::replace)),
     at(Method::PATCH, DATA, SessionsWrite, || patch(data::change)),
+    at(Method::GET, HANDLE, SessionsRead, || get(handles::read)),
+    at(Method::PUT, HANDLE, SessionsWrite, || put(handles::put)),
+    at(Method::DELETE, HANDLE, SessionsWrite, || delete(handles::delete)),
     at(Method::GET, SUBJECT_SESSIONS, SessionsRead, || get(subjects::sessions)),
     at(Method::DELETE, SUBJECT_SESSIONS, SessionsWrite, || delete(subjects::sign_out)),
     at(Method::GET, SUBJECT, UsersRead, || get(subjects::read)),
@@ -85,6 +91,8 @@ static ROUTES: [Endpoint; 34] = [
     at(Method::GET, USER, UsersRead, || get(users::read)),
     at(Method::PATCH, USER, UsersWrite, || patch(users::change)),
     at(Method::DELETE, USER, UsersWrite, || delete(users::delete)),
+    at(Method::POST, "/admin/v1/users/{id}/reset", UsersWrite, || post(users::reset)),
+    at(Method::GET, "/admin/v1/stats", Admin, || get(stats::read)),
     at(Method::GET, "/admin/v1/keys", Keys, || get(keys::list)),
     at(Method::POST, "/admin/v1/keys/rotate", Keys, || post(keys::rotate)),
     at(Method::POST, "/admin/v1/keys/{kid}/revoke", Keys, || post(keys::revoke)),

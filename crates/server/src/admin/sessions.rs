@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use cloakroom::ApiKeyIdentity;
+use cloakroom::{ApiKeyIdentity, Handle};
 use cloakroom_core::types::Sid;
 use hyper::StatusCode;
 use serde_json::json as object;
@@ -82,9 +82,14 @@ pub(super) async fn touch(
 ) -> Result<Response, Problem> {
     let mut members = ask.members(Need::Required).await?;
     let sids = members.opt_texts("sids")?.unwrap_or_default();
+    let handles = members.opt_texts("handles")?.unwrap_or_default();
     members.finish()?;
     let sids: Result<Vec<Sid>, _> = sids.iter().map(|sid| sid.parse()).collect();
     let sids = sids.map_err(|_| Problem::invalid_member("sids", "has what is no session's id"))?;
+    let handles: Option<Vec<Handle>> = handles.iter().map(|text| Handle::parse(text)).collect();
+    let handles =
+        handles.ok_or_else(|| Problem::invalid_member("handles", "has what is no handle"))?;
     site.authority.touch(&sids).await?;
+    site.authority.touch_handles(&handles).await?;
     Ok(no_content())
 }

@@ -39,8 +39,7 @@ pub(super) fn answer(
     write: Write,
 ) -> Response {
     let talk = Talk { site, seat, pulse, subscription, write, spoke_at: Instant::now() };
-    let opening = Bytes::from_static(OPENING.as_bytes());
-    let mut response = Response::new(Body::new(Stream::Opening(Some((talk, opening)))));
+    let mut response = Response::new(Body::new(Stream::of(talk)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(BUFFERING, HeaderValue::from_static("no"));
@@ -98,18 +97,13 @@ impl Talk {
 
 type Work = Pin<Box<dyn Future<Output = (Talk, Option<Bytes>)> + Send>>;
 
-/// The body: polled only while the client takes what it is sent.
-enum Stream {
-    Opening(Option<(Talk, Bytes)>),
-    Talking(Work),
-}
+/// The body: polled only while the client takes what it is sent. None: it is over.
+struct Stream(Option<Work>);
 
 impl Stream {
-    fn go_on(mut talk: Talk) -> Self {
-        Self::Talking(Box::pin(async move {
-            let next = talk.next().await;
-            (talk, next)
-        }))
+    fn of(talk: Talk) -> Self {
+        let opening = Bytes::from_static(OPENING.as_bytes());
+        Self(Some(Box::pin(async move { (talk, Some(opening)) })))
     }
 }
 
@@ -121,25 +115,23 @@ impl hyper::body::Body for Stream {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let (mut talk, bytes) = match &mut *self {
-            Self::Opening(opening) => match opening.take() {
-                Some((talk, bytes)) => (talk, bytes),
-                None => return Poll::Ready(None),
-            },
-            Self::Talking(work) => match work.as_mut().poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready((talk, Some(bytes))) => (talk, bytes),
-                Poll::Ready((_, None)) => {
-                    *self = Self::Opening(None);
-                    return Poll::Ready(None);
-                }
-            },
+        let Some(work) = &mut self.0 else { return Poll::Ready(None) };
+        let (mut talk, bytes) = match work.as_mut().poll(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready((talk, Some(bytes))) => (talk, bytes),
+            Poll::Ready((_, None)) => {
+                self.0 = None;
+                return Poll::Ready(None);
+            }
         };
         if let Some(pulse) = &talk.pulse {
             pulse.beat();
         }
         talk.spoke_at = Instant::now();
-        *self = Self::go_on(talk);
+        self.0 = Some(Box::pin(async move {
+            let next = talk.next().await;
+            (talk, next)
+        }));
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 }

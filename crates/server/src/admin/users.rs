@@ -94,6 +94,19 @@ pub(super) async fn delete(
     Ok(ended(no_content(), done.durability))
 }
 
+/// Makes a token by which the user's password may be set once; the operator's own mail carries it.
+pub(super) async fn reset(
+    State(site): State<Arc<Site>>,
+    Extension(identity): Extension<ApiKeyIdentity>,
+    id: Segment,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    let ctx = ask.context(actor_of(&identity), site.trusted());
+    let (token, until) = site.authority.issue_reset(&id.subject()?, &ctx).await?;
+    let answer = object!({"token": token.expose(), "expires_at": time(until)});
+    Ok(json(StatusCode::CREATED, &answer))
+}
+
 #[derive(Serialize)]
 struct View<'a> {
     id: &'a str,

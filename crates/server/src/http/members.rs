@@ -23,6 +23,11 @@ impl Members {
         self.0.remove(name)
     }
 
+    /// A text that stays where it is; none where there is none.
+    pub fn peek_text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
     /// A text that has to be there.
     pub fn text(&mut self, name: &str) -> Result<String, Problem> {
         self.opt_text(name)?.ok_or_else(|| missing(name))

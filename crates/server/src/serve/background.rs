@@ -24,6 +24,8 @@ enum Chore {
     TendKeys,
     /// Removes what has expired.
     Sweep,
+    /// Remembers what was counted, for its course over the last hour.
+    SampleStats,
     /// Reads the log of a store that others write to.
     Follow,
     /// Looks at the clock of such a store, and at its promise.
@@ -36,6 +38,7 @@ impl Chore {
             Self::FlushTouches => Duration::from_millis(200),
             Self::FlushReports | Self::FlushKeyUses => Duration::from_secs(5),
             Self::TendKeys => Duration::from_secs(30),
+            Self::SampleStats => Duration::from_secs(10),
             Self::Sweep => site.config.sweep.interval,
             Self::Follow => Duration::from_millis(500),
             Self::WatchStore => Duration::from_secs(10),
@@ -48,6 +51,10 @@ impl Chore {
             Self::FlushReports => site.authority.flush_reports().await,
             Self::FlushKeyUses => site.authority.flush_key_uses().await,
             Self::TendKeys => site.authority.tend_keys().await,
+            Self::SampleStats => {
+                site.authority.sample_stats();
+                Ok(())
+            }
             Self::Follow
                 if site.config.verify.cache
                     || site.authority.stream_listeners().0 > 0
@@ -78,6 +85,7 @@ pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<J
         Chore::FlushKeyUses,
         Chore::TendKeys,
         Chore::Sweep,
+        Chore::SampleStats,
     ];
     let is_shared = site.authority.store().is_shared();
     let shared = is_shared.then_some([Chore::Follow, Chore::WatchStore]).into_iter().flatten();
