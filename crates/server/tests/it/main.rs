@@ -13,6 +13,7 @@ mod conventions;
 mod cookies;
 mod csrf;
 mod forward_auth;
+mod handles;
 mod health;
 mod http;
 mod logout;
