@@ -16,4 +16,5 @@ pub mod public;
 pub mod serve;
 mod settings;
 pub mod site;
+mod store_copy;
 pub mod store_watch;

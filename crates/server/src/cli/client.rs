@@ -37,10 +37,10 @@ pub struct Reach {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Place {
     /// Configuration file; default: ./cloakroom.toml, then /etc/cloakroom/cloakroom.toml
-    #[arg(long, env = "CLOAKROOM_CONFIG", value_name = "FILE")]
+    #[arg(long, global = true, env = "CLOAKROOM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Data directory, where this node's root key is
-    #[arg(long, env = "CLOAKROOM_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "CLOAKROOM_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
@@ -55,7 +55,7 @@ impl Place {
     /// # Errors
     ///
     /// Everything that is wrong with it.
-    fn load(&self) -> Result<Box<Config>, Failure> {
+    pub(super) fn load(&self) -> Result<Box<Config>, Failure> {
         let loaded = Loaded::read(&self.flags(), &Surroundings::of_process());
         loaded.outcome.map_err(|problems| {
             let lines: Vec<String> = problems.0.iter().map(ToString::to_string).collect();

@@ -12,6 +12,7 @@ mod paging;
 mod serve;
 mod sessions;
 mod socket;
+mod store;
 mod token;
 mod upkeep;
 mod users;
@@ -75,6 +76,8 @@ enum Command {
     Events(events::EventsArgs),
     /// Decode and judge a token
     Token(token::TokenArgs),
+    /// The store itself: look at it, bring it up to date, move it to another
+    Store(store::StoreArgs),
     /// Remove what has expired now
     Sweep(upkeep::SweepArgs),
     /// Exit with 0 if the authority is well, else with 1
@@ -138,6 +141,7 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         Command::ApiKeys(args) => api_keys::run(args, style, out),
         Command::Events(args) => events::run(args, style, out),
         Command::Token(args) => token::run(args, style, out),
+        Command::Store(args) => store::run(args, style, out, err),
         Command::Sweep(args) => upkeep::sweep(args, style, out),
         Command::Health(args) => upkeep::health(args, style, out),
         Command::Completions { shell } => {

@@ -63,7 +63,12 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Starts a node.
 pub(super) async fn started(config: Config) -> Result<Running, Failure> {
-    start(config).await.map_err(|error| match &error {
+    start(config).await.map_err(|error| not_started(&error))
+}
+
+/// What stops a node, or a command that opens the store as a node does.
+pub(super) fn not_started(error: &StartError) -> Failure {
+    match error {
         StartError::Files(_)
         | StartError::Cookies(_)
         | StartError::Passwords(_)
@@ -76,7 +81,7 @@ pub(super) async fn started(config: Config) -> Result<Running, Failure> {
         StartError::Postgres(why) => of_postgres(why),
         StartError::Authority(OpenError::Store(_)) => Failure::Unreachable(error.to_string()),
         StartError::Store(_) | StartError::Listen { .. } => Failure::Failed(error.to_string()),
-    })
+    }
 }
 
 /// What is wrong with the settings is one thing, what is wrong with the server another.

@@ -133,6 +133,20 @@ impl StoreUrl {
             Self::Redis { .. } | Self::Postgres(_) => false,
         }
     }
+
+    /// Reads a URL; an error never repeats it, since it may hold a password.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+
+    /// The URL for people, without its password.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::File(path) => format!("file:{}", path.display()),
+            Self::Memory => "memory:".to_owned(),
+            Self::Redis { topology: _, url } | Self::Postgres(url) => masked_url(url.expose()),
+        }
+    }
 }
 
 impl FromText for StoreUrl {

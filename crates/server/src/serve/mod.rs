@@ -3,7 +3,7 @@
 mod background;
 mod connection;
 mod listen;
-mod store;
+pub(crate) mod store;
 mod tls;
 
 use std::io;

@@ -1,0 +1,113 @@
+//! Servers of Redis and PostgreSQL that a test starts for itself, as the stores' own tests do.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[allow(dead_code, reason = "the store's own tests need more of it")]
+#[path = "../../../postgres/tests/it/server.rs"]
+mod postgres;
+#[allow(dead_code, reason = "the store's own tests need more of it")]
+#[path = "../../../redis/tests/it/servers.rs"]
+mod redis;
+
+/// A store's server, gone with the test.
+pub enum Server {
+    Redis(redis::Process),
+    Postgres(postgres::Server),
+}
+
+/// 32 bytes in base64url.
+pub const MASTER_KEY: &str = "c3RvcmVzLXRlc3QtbWFzdGVyLWtleS1vbmUtMDAwMDA";
+
+/// A Redis that has on its disk what it answers.
+pub async fn redis() -> Option<Server> {
+    redis_with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+}
+
+/// A Redis with these options.
+pub async fn redis_with(options: &[&str]) -> Option<Server> {
+    if !is_there("redis-server", &["redis-server"]) {
+        return None;
+    }
+    let process = redis::Process::start(redis::redis(), options);
+    if !options.contains(&"--requirepass") {
+        process.wait_until_ready();
+    }
+    Some(Server::Redis(process))
+}
+
+/// A PostgreSQL with its defaults.
+pub async fn postgres() -> Option<Server> {
+    if !is_there("postgresql", &["postgres", "/usr/lib/postgresql"]) {
+        return None;
+    }
+    Some(Server::Postgres(postgres::Server::start(&[]).await))
+}
+
+/// One of each that this machine can run.
+pub async fn each() -> Vec<Server> {
+    [redis().await, postgres().await].into_iter().flatten().collect()
+}
+
+impl Server {
+    pub fn url(&self) -> String {
+        match self {
+            Self::Redis(process) => format!("redis://127.0.0.1:{}", process.port),
+            Self::Postgres(server) => server.url(),
+        }
+    }
+
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
+    /// What a node must be told to run on it; in a namespace that nobody had before.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        vec![
+            ("store.url", self.url()),
+            ("store.namespace", format!("test_{number}")),
+            ("store.pool", "4".to_owned()),
+            ("master_key", MASTER_KEY.to_owned()),
+        ]
+    }
+
+    /// Stops it as it is: connections stay open and nothing answers.
+    pub fn freeze(&self) {
+        match self {
+            Self::Redis(process) => process.freeze(),
+            Self::Postgres(server) => server.freeze(),
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        match self {
+            Self::Redis(process) => process.thaw(),
+            Self::Postgres(server) => server.thaw(),
+        }
+    }
+}
+
+/// Whether a program or a folder is on this machine, installed where that is possible.
+fn is_there(package: &str, names: &[&str]) -> bool {
+    let found = || {
+        names.iter().any(|name| {
+            let mut program = Command::new(name);
+            program.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
+            std::path::Path::new(name).is_dir() || program.status().is_ok_and(|done| done.success())
+        })
+    };
+    if !found() {
+        let _ = Command::new("apt-get").args(["install", "-y", package]).output();
+    }
+    let is_found = found();
+    if !is_found {
+        println!("SKIPPED: there is no {package} on this machine; nothing was tested on it");
+    }
+    is_found
+}
