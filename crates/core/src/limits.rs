@@ -6,8 +6,9 @@ use std::time::Duration;
 pub const TIMESTAMP_MS_MAX: i64 = 253_402_300_799_999;
 /// A subject's name, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 255;
-/// A compact JWS as presented, in bytes.
-pub const JWT_BYTES_MAX: usize = 8 * 1024;
+/// A compact JWS as presented, in bytes: a session's claims and its subject's, both as many as may
+/// be configured, must fit.
+pub const JWT_BYTES_MAX: usize = 16 * 1024;
 /// Leeway for `exp`, `nbf` and `iat`, and how far `nbf` is set back at issue.
 pub const TOKEN_LEEWAY: Duration = Duration::from_secs(5);
 /// How long a public key set may be cached (`max-age` of the JWKS).

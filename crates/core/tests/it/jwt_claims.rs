@@ -287,7 +287,7 @@ fn extra_claims_are_constants_and_renamings() {
 #[test]
 fn a_token_that_nobody_would_read_is_not_issued() {
     let forge = hs256();
-    let large = object(json!({"note": "x".repeat(8 * 1024)}));
+    let large = object(json!({"note": "x".repeat(16 * 1024)}));
     let claims = AccessClaims { claims: large, ..good_claims() };
     let issued = issue(forge.ring.signer().expect("signs"), &claims, &ExtraClaims::default());
     assert_eq!(issued, Err(IssueFault::TooLarge));
