@@ -18,6 +18,10 @@ use crate::config::ForwardAuth;
 
 /// Sessions whose headers are kept.
 const IDENTITIES_MAX: u64 = 50_000;
+/// All identity headers together, in bytes: gateways give an answer's head 8 KiB, often no more.
+const IDENTITY_BYTES_MAX: usize = 7 * 1024;
+/// What a header costs beside its name and value: a colon, a space and a line's end.
+const HEADER_OVERHEAD_BYTES: usize = 4;
 
 const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const X_AUTH_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
@@ -65,17 +69,19 @@ impl IdentityHeaders {
         let subject = session.subject.as_ref().map(|subject| Value::from(subject.as_str()));
         let subject = subject.as_ref().map(encode_claim_header).unwrap_or_default();
         let json = serde_json::to_vec(&claims).unwrap_or_default();
-        let mut headers = vec![
-            (X_AUTH_SUBJECT, value_of(subject)),
-            (X_AUTH_SESSION, value_of(session.sid.to_string())),
-            (X_AUTH_CLAIMS, value_of(URL_SAFE_NO_PAD.encode(json))),
-        ];
-        for (claim, name) in &self.claims {
-            headers.push((name.clone(), value_of(claim.value(&claims))));
-        }
         let mut bearer = value_of(format!("Bearer {}", token.expose()));
         bearer.set_sensitive(true);
-        headers.push((AUTHORIZATION, bearer));
+        let mut headers = vec![
+            (AUTHORIZATION, bearer),
+            (X_AUTH_SUBJECT, value_of(subject)),
+            (X_AUTH_SESSION, value_of(session.sid.to_string())),
+        ];
+        let single = self.claims.iter().map(|(claim, name)| (name.clone(), claim.value(&claims)));
+        let whole = (X_AUTH_CLAIMS, URL_SAFE_NO_PAD.encode(json));
+        for (name, text) in single.chain([whole]) {
+            let value = value_that_fits(&headers, &name, text);
+            headers.push((name, value));
+        }
         let subject = verified.subject.clone();
         Identity { session, subject, token, claims, headers }
     }
@@ -105,6 +111,21 @@ impl Identity {
             && same_subject
             && Arc::ptr_eq(&self.token, token)
     }
+}
+
+/// The value, or an empty one if the headers would grow over what gateways take. The assertion has
+/// all the claims, so that nothing is lost with it.
+fn value_that_fits(
+    headers: &[(HeaderName, HeaderValue)],
+    name: &HeaderName,
+    text: String,
+) -> HeaderValue {
+    let cost = |name: &HeaderName, length| name.as_str().len() + length + HEADER_OVERHEAD_BYTES;
+    let so_far: usize = headers.iter().map(|(name, value)| cost(name, value.len())).sum();
+    if so_far + cost(name, text.len()) > IDENTITY_BYTES_MAX {
+        return HeaderValue::from_static("");
+    }
+    value_of(text)
 }
 
 /// Everything here is visible ASCII; what isn't would be said as if it weren't there.
