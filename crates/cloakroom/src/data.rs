@@ -83,7 +83,9 @@ impl<S: Store> Authority<S> {
             if !met {
                 // What we tried to store is there: our own commit, of unknown outcome.
                 return match &tried {
-                    Some(tried) if loaded.in_doubt && *tried == view.data => Ok(Decision::Done(view)),
+                    Some(tried) if loaded.in_doubt && *tried == view.data => {
+                        Ok(Decision::Done(view))
+                    }
                     Some(_) | None => Err(Refusal::PreconditionFailed.into()),
                 };
             }

@@ -180,7 +180,8 @@ Paste these into another terminal, in order.
 2. A gateway asks, for each request, whether she may pass: 200, and who she is. The application
    behind it gets these headers, and a signed token of its own.
 
-    curl -sS -i -b jar -H 'X-Forwarded-Method: GET' -H 'X-Forwarded-Uri: /reports' {public}/auth/verify; echo
+    curl -sS -i -b jar -H 'X-Forwarded-Method: GET' -H 'X-Forwarded-Uri: /reports' \
+      {public}/auth/verify; echo
 
 3. She signs in on her phone too, by tokens instead of a cookie.
 
@@ -208,7 +209,8 @@ Paste these into another terminal, in order.
 
 7. You, the operator, see what happened, by HTTP or by this program.
 
-    curl -sS -H "Authorization: Bearer $(cat root-api.key)" '{admin}/admin/v1/events?order=desc&limit=1'; echo
+    curl -sS -H "Authorization: Bearer $(cat root-api.key)" \
+      '{admin}/admin/v1/events?order=desc&limit=1'; echo
     {program} sessions list --admin-url {admin} --api-key-file root-api.key
 
 "#

@@ -164,7 +164,7 @@ fn write_key(path: &Path, text: &str) -> Result<(), NodeFilesError> {
     fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -195,7 +195,8 @@ impl Site {
     }
 }
 
-/// Whether a listener is addressed by its own address, or by `localhost` where it is this machine's.
+/// Whether a listener is addressed by its own address, or by `localhost` where it is on this
+/// machine.
 fn is_own_name(host: &str, listener: &Listener) -> bool {
     let local = host.eq_ignore_ascii_case("localhost");
     let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();

@@ -36,7 +36,8 @@ Examples:
         /// What to call it
         #[arg(long, value_name = "NAME")]
         name: String,
-        /// What it may do: sessions:read, sessions:write, users:read, users:write, keys, events, admin
+        /// What it may do: sessions:read, sessions:write, users:read, users:write, keys, events,
+        /// admin
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<String>,
         /// When it ends by itself, in seconds from now

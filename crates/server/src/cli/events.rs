@@ -31,7 +31,8 @@ Examples:
   cloakroom events tail --sid 01J9ZQ6M5T4W8Y2K3N7P0R1S2V")]
     Tail {
         /// How many
-        #[arg(short = 'n', long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200))]
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
         /// Only of this type, such as session.ended
         #[arg(long = "type", value_name = "TYPE")]

@@ -12,7 +12,8 @@ use super::failure::Failure;
 #[derive(Clone, Debug, Args)]
 pub struct Page {
     /// How many at most
-    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Go on after this cursor, from an earlier listing's end
     #[arg(long, value_name = "CURSOR")]

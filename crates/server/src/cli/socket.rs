@@ -102,8 +102,8 @@ mod tests {
     fn answers_are_read_whole_or_not_at_all() {
         let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
         assert_eq!(parse(plain), Some((200, b"{}".to_vec())));
-        let chunked =
-            b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n1\r\n \r\n0\r\n\r\n";
+        let chunked = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n\
+            2\r\n{}\r\n1\r\n \r\n0\r\n\r\n";
         assert_eq!(parse(chunked), Some((404, b"{} ".to_vec())));
         for broken in [
             &b""[..],
