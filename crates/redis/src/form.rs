@@ -27,6 +27,11 @@ pub(crate) fn open(value: &[u8]) -> Option<(Version, &[u8])> {
     (*format == FORMAT).then_some((version, body))
 }
 
+/// Whether a value needs no clock to be judged: it is ours and never expires.
+pub(crate) fn is_endless(value: &[u8]) -> bool {
+    value.first() == Some(&FORMAT) && value.get(17..HEAD_BYTES) == Some(NEVER.as_bytes())
+}
+
 /// The digits of an expiry.
 pub(crate) fn expiry(at: Option<Timestamp>) -> String {
     finite(at).map_or_else(|| NEVER.to_owned(), |ms| format!("{ms:016}"))
@@ -107,6 +112,9 @@ mod tests {
     fn what_is_no_value_of_ours_is_not_opened() {
         let value = [b"1".as_slice(), b"000000000000000a", NEVER.as_bytes(), b"body"].concat();
         assert_eq!(open(&value), Some((Tick(10), &b"body"[..])));
+        assert!(is_endless(&value) && !is_endless(&value[..HEAD_BYTES - 1]));
+        let mortal = expiry(Some(Timestamp::MAX));
+        assert!(!is_endless(&[b"1000000000000000a", mortal.as_bytes()].concat()));
         assert_eq!(open(&value[..HEAD_BYTES - 1]), None);
         assert_eq!(open(&[b"2", &value[1..]].concat()), None);
         assert_eq!(open(b""), None);

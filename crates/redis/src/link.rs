@@ -98,6 +98,27 @@ impl Link {
         replies.map_err(|error| self.failed(error))
     }
 
+    /// Reads strings from one state; each may be refused.
+    pub(crate) async fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Value>, Fault> {
+        let mut commands = redis::pipe();
+        if let [key] = keys {
+            commands.cmd("GET").arg(key.as_slice());
+            return self.ask_all(&commands).await;
+        }
+        commands.atomic();
+        for key in keys {
+            commands.cmd("GET").arg(key.as_slice());
+        }
+        // The first answers only say that a transaction began and commands wait for its end.
+        let skipped = keys.len() + 1;
+        let sent = self.connection.clone();
+        let replies = { sent }.send_packed_commands(&commands, skipped, 1).await;
+        match replies.map_err(|error| self.failed(error))?.pop() {
+            Some(Value::Array(values)) => Ok(values),
+            Some(_) | None => Err(Fault::Other("a transaction had no answer".to_owned())),
+        }
+    }
+
     fn failed(&self, error: redis::RedisError) -> Fault {
         let fault = Fault::from(error);
         if matches!(fault, Fault::Lost(_)) {

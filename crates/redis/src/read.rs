@@ -9,6 +9,19 @@ use crate::form;
 use crate::keys;
 use crate::value;
 
+/// Whether values can be read as they are: nothing of them expires, is foreign or was refused.
+pub(crate) fn is_plain(values: &[Value]) -> bool {
+    values.iter().all(|held| match value::bytes(held) {
+        Some(bytes) => form::is_endless(bytes),
+        None => *held == Value::Nil,
+    })
+}
+
+/// The records of values, in the order of their keys.
+pub(crate) fn plain(values: &[Value], keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
+    keys.iter().zip(values).map(|(key, held)| versioned(key, Some(held))).collect()
+}
+
 /// The records of a load, in the order of its keys.
 pub(crate) fn records(
     reply: &Value,

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use cloakroom_core::types::Partition;
 use cloakroom_redis::{RedisSettings, RedisStore};
-use cloakroom_store::{Durability, Store, Version};
+use cloakroom_store::{Durability, Record, Review, Store, Version};
 
 use crate::servers::{redis, wait_until};
-use crate::world::{Cluster, HERE, connect, count, count_up, counter, done, ending, put, settings};
+use crate::world::{
+    Cluster, HERE, connect, count, count_up, counter, done, ending, index, put, settings,
+};
 
 /// The slot of a partition, as the cluster itself has it, and which node serves it.
 fn place(cluster: &Cluster, namespace: &str, partition: Partition) -> (String, usize) {
@@ -84,7 +86,10 @@ async fn a_master_that_dies_is_replaced_and_no_replicated_ending_is_lost() {
 async fn a_slot_that_moves_is_followed_and_no_call_fails() {
     let (cluster, settings, store) = world().await;
     for number in 10..60 {
-        done(&store, HERE, put(counter(number), Version::ZERO, 1)).await;
+        let mut batch = put(counter(number), Version::ZERO, 1);
+        let record = Record::Index(Vec::new());
+        batch.put(index(number), Version::ZERO, record, Review::Never);
+        done(&store, HERE, batch).await;
     }
     let store = Arc::new(store);
     let (is_over, replicated) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -94,6 +99,9 @@ async fn a_slot_that_moves_is_followed_and_no_call_fails() {
             while !is_over.load(Ordering::SeqCst) {
                 let keys: Vec<_> = (10..60).map(counter).collect();
                 let found = store.load(HERE, &keys).await.expect("a load");
+                assert_eq!(found.iter().flatten().count(), 50);
+                let lists: Vec<_> = (10..60).map(index).collect();
+                let found = store.load(HERE, &lists).await.expect("a load");
                 assert_eq!(found.iter().flatten().count(), 50);
                 let page = store.page(HERE, keys[0].kind(), None, 100).await.expect("a page");
                 assert!(page.len() >= 50, "{}", page.len());

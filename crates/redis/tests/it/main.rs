@@ -3,6 +3,7 @@
 mod cluster;
 mod conformance;
 mod failures;
+mod reads;
 mod sentinel;
 mod servers;
 mod startup;

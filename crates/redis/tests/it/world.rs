@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cloakroom_core::event::FeedEntry;
 use cloakroom_core::session::EndReason;
-use cloakroom_core::types::{Partition, Secret, Sid, Timestamp};
+use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_redis::{RedisError, RedisSettings, RedisStore, TlsFiles};
 use cloakroom_store::conformance::{Harness, Task};
 use cloakroom_store::{
@@ -120,6 +120,8 @@ pub async fn together(tasks: Vec<Task>) {
 /// Three masters and three replicas.
 pub struct Cluster {
     pub nodes: Vec<Process>,
+    /// What the nodes know of each other; removed after they ended.
+    _files: Vec<tempfile::TempPath>,
 }
 
 impl Cluster {
@@ -137,13 +139,12 @@ impl Cluster {
             };
             format!("{} 127.0.0.1:{port}@{bus} {role}\n", id(number))
         };
-        let mut nodes = Vec::new();
-        for me in 0..6 {
+        let (mut nodes, mut files) = (Vec::new(), Vec::new());
+        for (me, port) in ports.iter().enumerate() {
             let mut file: String = (0..6).map(|number| line(number, me)).collect();
             file.push_str("vars currentEpoch 3 lastVoteEpoch 0\n");
-            let made = tempfile::NamedTempFile::new().expect("a file");
-            std::fs::write(made.path(), file).expect("a file");
-            let (_, path) = made.keep().expect("a file");
+            let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+            std::fs::write(&path, file).expect("a file");
             let options = [
                 "--cluster-enabled",
                 "yes",
@@ -154,14 +155,15 @@ impl Cluster {
                 "--repl-diskless-sync-delay",
                 "0",
             ];
-            nodes.push(Process::start_on(program, ports[me], &options));
+            nodes.push(Process::start_on(program, *port, &options));
+            files.push(path);
         }
         for node in &nodes {
             wait_until("the cluster is whole", || {
                 node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
             });
         }
-        Self { nodes }
+        Self { nodes, _files: files }
     }
 
     pub fn url(&self) -> String {
@@ -176,17 +178,6 @@ impl Cluster {
             wait_until("the replica follows", || {
                 node.cli(&["INFO", "replication"]).contains("master_link_status:up")
             });
-        }
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in &self.nodes {
-            let files = node.cli(&["CONFIG", "GET", "cluster-config-file"]);
-            if let Some(path) = files.lines().nth(1) {
-                let _ = std::fs::remove_file(path);
-            }
         }
     }
 }
@@ -214,6 +205,11 @@ impl Harness for Cluster {
 /// A counter's key.
 pub fn counter(number: u8) -> Key {
     Key::Throttle([number; 32])
+}
+
+/// The key of a list of sessions; a record that never expires.
+pub fn index(number: u8) -> Key {
+    Key::Index(Subject::parse(&format!("subject {number}")).expect("a subject"))
 }
 
 /// A batch that stores a counter.
