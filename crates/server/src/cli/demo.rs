@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{Style, print_json};
-use super::serve::{follow_signals, runtime, started, write_logs};
+use super::serve::{runtime, started, write_logs};
 use crate::demo::{PASSWORD, Ports, config, populate, tour};
+use crate::serve::Running;
 
 /// The arguments of `cloakroom demo`.
 #[derive(Debug, Args)]
@@ -47,10 +48,44 @@ pub fn run(args: &DemoArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
             .await
             .map_err(|error| Failure::Failed(error.to_string()))?;
         greet(dir.path(), ports, style, out)?;
-        follow_signals(running).await
+        until_told(running).await
     });
     dir.close().map_err(|error| Failure::Failed(format!("can't remove its directory: {error}")))?;
     done
+}
+
+/// Serves until any signal that means "go": a closed terminal is one too, or the directory would
+/// stay behind. A second one doesn't wait for what is being answered.
+#[cfg(unix)]
+async fn until_told(running: Running) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let watch = |kind| {
+        signal(kind).map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
+    };
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut hangup = watch(SignalKind::hangup())?;
+    let mut told = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    };
+    told().await;
+    tokio::select! {
+        () = running.stop() => {}
+        () = told() => {}
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+async fn until_told(running: Running) -> Result<(), Failure> {
+    let told = tokio::signal::ctrl_c().await;
+    running.stop().await;
+    told.map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
 }
 
 fn greet(dir: &Path, ports: Ports, style: Style, out: &mut dyn Write) -> Result<(), Failure> {

@@ -69,7 +69,6 @@ impl AdminWorld {
             ("CLOAKROOM_STORE__URL".to_owned(), "memory:".to_owned()),
             ("CLOAKROOM_STORE__PARTITIONS".to_owned(), "8".to_owned()),
             ("CLOAKROOM_LIMIT__NETWORK".to_owned(), "100000/1m".to_owned()),
-            // Cheap hashes: these tests are about other things.
             ("CLOAKROOM_PASSWORD__POOL".to_owned(), "2".to_owned()),
         ]);
         for (name, value) in settings {

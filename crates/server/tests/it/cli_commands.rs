@@ -234,6 +234,7 @@ fn completions_and_help_need_nothing() {
     run(program().args(["config", "reference"]), "").expect(0);
     let path = "/nonexistent/cloakroom.toml";
     run(program().args(["config", "--config", path, "check"]), "").expect(2);
+    run(program().args(["config", "check", "--config", path]), "").expect(2);
 }
 
 #[test]

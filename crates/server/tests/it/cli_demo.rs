@@ -59,3 +59,15 @@ fn the_tour_does_what_it_says() {
     let left = std::fs::read_dir(temporary.path()).expect("readable").count();
     assert_eq!(left, 0, "the demonstration left something behind");
 }
+
+#[test]
+fn a_demonstration_goes_with_its_terminal() {
+    let temporary = tempfile::TempDir::new().expect("a directory");
+    let mut command = program();
+    command.args(["demo", "--json", "--port", "0", "--admin-port", "0"]);
+    command.env("TMPDIR", temporary.path());
+    let node = Node::start(&mut command, "}");
+    assert_eq!(std::fs::read_dir(temporary.path()).expect("readable").count(), 1);
+    assert_eq!(node.stop("-HUP").0, 0);
+    assert_eq!(std::fs::read_dir(temporary.path()).expect("readable").count(), 0);
+}
