@@ -211,3 +211,25 @@ async fn events_are_told_as_they_are_committed_and_are_resumable() {
     let mut lost = world.authority.listen_to_events(Some(b"garbage")).await.expect("a listener");
     assert_eq!(heard(&world, &mut lost).await[0], "reset");
 }
+
+#[tokio::test]
+async fn g9_where_others_write_too_a_heartbeat_needs_every_partition() {
+    let mut shared = crate::world::settings();
+    shared.verify.max_staleness = Some(2 * SECOND);
+    let world = World::with(shared).await;
+    let authority = &world.authority;
+    let mut listener = authority.listen_to_revocations(None).await.expect("a listener");
+    let sid = world.open(Delivery::Cookie).await.session.sid;
+    end(&world, sid).await;
+    // The partition alone: what ended is told, and no heartbeat vouches for the others.
+    authority.follow_partition(sid.partition()).await.expect("a reading");
+    let told = authority.told(&mut listener).await.expect("a store").expect("news");
+    let is_beat = |signal: &Signal| matches!(signal, Signal::Heartbeat { .. });
+    assert_eq!(told.iter().filter(|told| is_beat(&told.signal)).count(), 0);
+    let ended = |signal: &Signal| matches!(signal, Signal::Feed(FeedEntry::SessionEnded { .. }));
+    assert_eq!(told.iter().filter(|told| ended(&told.signal)).count(), 1);
+    authority.follow().await.expect("a reading");
+    let told = authority.told(&mut listener).await.expect("a store").expect("news");
+    assert!(told.iter().all(|told| !ended(&told.signal)), "each is told once");
+    assert!(told.iter().any(|told| is_beat(&told.signal)));
+}
