@@ -166,3 +166,36 @@ async fn m4_each_change_of_a_user_a_key_or_all_has_its_event() {
     let ended = authority.end_subject(subject, by);
     assert_eq!(told(&world, ended).await.1, [SubjectSignedOutEverywhere]);
 }
+
+#[tokio::test]
+async fn m5_an_event_that_can_not_be_written_fails_with_its_change() {
+    use cloakroom::store::faulty::{Call, Fault, Faulty, Outcome};
+
+    let world = World::new().await;
+    let user = world.user(NAME).await;
+    let opened = world.sign_in().await;
+    let before = log(&world).await;
+    // Every batch that has something to say in the audit log is turned away, as by a full disk.
+    let plan = |call: Call<'_>| {
+        Fault::of(match call {
+            Call::Commit(_, batch) if !batch.entries.is_empty() => Outcome::ReadOnly,
+            Call::Commit(..)
+            | Call::Now
+            | Call::Load(..)
+            | Call::Page(..)
+            | Call::Due(_)
+            | Call::Log(..)
+            | Call::Trim(..) => Outcome::Pass,
+        })
+    };
+    let at_once = |_| Box::pin(std::future::ready(())) as cloakroom::store::faulty::Wait;
+    let store = Faulty::new(world.authority.store().clone(), plan, at_once);
+    let node = node(store, &world, settings()).await;
+    let (by, token) = (&ctx(), Credential::Cookie(opened.token.expose()));
+    assert!(node.sign_in(login(NAME, PASSWORD), by).await.is_err());
+    assert!(node.logout(token, by).await.is_err());
+    assert!(node.end_subject(&user.id, by).await.is_err());
+    assert_eq!(log(&world).await.len(), before.len());
+    assert_eq!(world.authority.sessions_of(&user.id).await.expect("a list").len(), 1);
+    assert!(world.verify(&opened).await.is_ok(), "what was refused did not happen");
+}
