@@ -294,6 +294,11 @@ impl Book {
                 (Key::DeniedToken(jti), None, Some(_)) => {
                     self.denied.entry(jti.to_string()).or_insert(moment);
                 }
+                (Key::Data(sid), None, Some(Record::Data(new)))
+                    if crate::succession::is_cart(new) =>
+                {
+                    self.applied.insert(format!("carried {sid}"), 1);
+                }
                 (Key::Data(_), old, Some(Record::Data(new))) => {
                     let none = Object::new();
                     let old = match old {
@@ -464,6 +469,7 @@ fn summary(record: &Record) -> String {
         Record::Index(sids) => format!("{sids:?}"),
         Record::User(_)
         | Record::Identifier(_)
+        | Record::Handle(_)
         | Record::DeniedToken(_)
         | Record::Throttle(_)
         | Record::SigningKey(_)

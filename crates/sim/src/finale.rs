@@ -75,7 +75,7 @@ fn judge_indexes(world: &World, partition: Partition, moment: Moment) {
     let unlisted = part.records.values().find_map(|record| {
         let Record::Session(session) = record else { return None };
         let subject = session.subject.clone()?;
-        if part.is_over(session) {
+        if part.is_over(session) || world.is_expired(Some(session), moment) {
             return None;
         }
         let listed = match part.records.get(&Key::Index(subject)) {

@@ -8,7 +8,8 @@
 //!
 //! - [`plan`]: what a seed holds in store; [`schedule`]: tasks, and a clock that jumps.
 //! - [`world`], [`store`]: the nodes, their lines, what befalls them.
-//! - [`clients`]: who lives there; [`witness`], [`changes`]: their calls, judged one by one.
+//! - [`clients`]: who lives there; [`witness`], [`changes`], [`succession`]: their calls, judged
+//!   one by one.
 //! - [`book`], [`rules`]: the reference model, which judges every commit; [`finale`]: what must
 //!   hold at the end.
 //! - [`mutation`]: rules broken on purpose, to prove that this notices.
@@ -24,6 +25,7 @@ pub mod rng;
 pub mod rules;
 pub mod schedule;
 pub mod store;
+pub mod succession;
 pub mod tally;
 pub mod witness;
 pub mod world;
@@ -109,6 +111,9 @@ fn populate(world: &Arc<World>) {
         if at < 2 {
             client(Box::pin(clients::browse_split(world, subject, address(3))));
         }
+    }
+    if let Some(subject) = subjects.first().cloned() {
+        world.handle.spawn(Owner::World, succession::visit(Arc::clone(world), subject));
     }
     world.handle.spawn(Owner::World, clients::steal(Arc::clone(world)));
     world.handle.spawn(Owner::World, clients::operate(Arc::clone(world), subjects));

@@ -14,9 +14,9 @@ use crate::rng::Rng;
 use crate::schedule::Millis;
 
 /// How long the world lives under faults.
-pub const STORMY: Millis = 60_000;
+pub const STORMY: Millis = 50_000;
 /// How long it then has to settle, without faults.
-pub const CALM: Millis = 12_000;
+pub const CALM: Millis = 9_000;
 /// The grace of a rotation.
 pub const GRACE: Millis = 12_000;
 /// The window of a retry by `Idempotency-Key`.
@@ -30,7 +30,7 @@ pub const IDLE: Millis = 20_000;
 /// The idle timeout of `bearer` and `split` sessions.
 pub const REFRESH_TTL: Millis = 40_000;
 /// The absolute lifetime.
-pub const ABSOLUTE: Millis = 50_000;
+pub const ABSOLUTE: Millis = 42_000;
 /// How long the reason of an ending is kept.
 pub const KEEP_ENDED: Millis = 15_000;
 /// How stale a partition may be before its cache no longer decides.
@@ -128,7 +128,7 @@ pub struct Plan {
     pub crashes: Vec<Crash>,
     /// A declared failover.
     pub failover: Option<Failover>,
-    /// A node whose background work stands still from an instant on.
+    /// How tokens are signed.
     pub algorithm: Algorithm,
 }
 
@@ -174,7 +174,7 @@ impl Plan {
                 at: rng.between(15_000, STORMY - 10_000),
                 back: rng.between(50, 1_000),
             }),
-            algorithm: if rng.chance(200) { Algorithm::EdDsa } else { Algorithm::Hs256 },
+            algorithm: if rng.chance(100) { Algorithm::EdDsa } else { Algorithm::Hs256 },
         }
     }
 

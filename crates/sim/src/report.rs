@@ -24,7 +24,7 @@ pub fn summary(seeds: u64, tally: &Tally) -> String {
     let faults: Vec<String> =
         tally.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     line(&format!("faults: {}", faults.join(", ")));
-    line("honest users taken for thieves (beyond the declared tolerances + within them):");
+    line("honest users taken for thieves: within the tolerances / beyond them / after a failover");
     for kind in ClientKind::ALL {
         let count = |map: &std::collections::BTreeMap<ClientKind, u64>| {
             map.get(&kind).copied().unwrap_or(0)
@@ -33,10 +33,11 @@ pub fn summary(seeds: u64, tally: &Tally) -> String {
             continue;
         }
         line(&format!(
-            "  {}: {} + {} of {} refreshes",
+            "  {}: {} / {} / {} of {} refreshes",
             kind.name(),
-            count(&tally.honest_residue),
             count(&tally.honest_wronged),
+            count(&tally.honest_residue),
+            count(&tally.honest_after_failover),
             count(&tally.honest_refreshes)
         ));
     }

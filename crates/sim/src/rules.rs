@@ -150,7 +150,7 @@ impl Commit<'_> {
                     self.signs.push(Sign::AllEnded);
                 }
             }
-            (Key::DeniedToken(jti), None, Some(_)) => {
+            (Key::DeniedToken(jti), _, Some(_)) => {
                 self.signs.push(Sign::DeniedFeed(jti.to_string()));
                 self.signs.push(Sign::Denied(jti.to_string()));
             }

@@ -51,6 +51,8 @@ pub struct Tally {
     pub honest_wronged: BTreeMap<ClientKind, u64>,
     /// Honest clients signed out as thieves beyond the declared tolerances, by kind.
     pub honest_residue: BTreeMap<ClientKind, u64>,
+    /// Honest clients signed out as thieves because the store had gone back, by kind.
+    pub honest_after_failover: BTreeMap<ClientKind, u64>,
     /// Copies of refresh tokens that a thief presented.
     pub thief_refreshes: u64,
     /// Of these: answered within the tolerance, or before the owner rotated.
@@ -82,6 +84,7 @@ impl Tally {
         add_all(&mut self.honest_refreshes, &other.honest_refreshes);
         add_all(&mut self.honest_wronged, &other.honest_wronged);
         add_all(&mut self.honest_residue, &other.honest_residue);
+        add_all(&mut self.honest_after_failover, &other.honest_after_failover);
     }
 }
 

@@ -465,6 +465,8 @@ impl Judge<'_> {
             *self.book.tally.honest_wronged.entry(kind).or_default() += 1;
             let text = "an honest client with a key was called a thief".to_owned();
             self.violate(LOST_ANSWER_COSTS_NOTHING, sid, text);
+        } else if rolled_back {
+            *self.book.tally.honest_after_failover.entry(kind).or_default() += 1;
         } else {
             *self.book.tally.honest_residue.entry(kind).or_default() += 1;
         }
