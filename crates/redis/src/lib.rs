@@ -71,6 +71,17 @@ impl RedisStore {
         least
     }
 
+    /// What is promised about a commit that no replica has acknowledged: the least of all masters.
+    pub async fn durability(&self) -> Result<Durability, StoreError> {
+        let mut least = Durability::Durable;
+        for node in self.server.routes.masters() {
+            let link = node.shared().await;
+            let link = link.map_err(|fault| fault.into_store_error(Partition::ZERO))?;
+            least = least.min(server::inspected(&link).durability());
+        }
+        Ok(least)
+    }
+
     fn keys(&self, partition: Partition) -> Result<Keys, StoreError> {
         if partition.0 >= self.server.partitions {
             return Err(StoreError::NoPartition(partition));

@@ -9,11 +9,14 @@ use redis::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::error::RedisError;
+use crate::facts::Facts;
 use crate::fault::Fault;
 use crate::link::{Link, answer};
 use crate::node::Node;
 use crate::routes::Routes;
 use crate::script::Call;
+use crate::settings::Address;
 
 /// The servers of a store.
 pub(crate) struct Server {
@@ -218,7 +221,7 @@ impl Server {
         attempt: &mut Attempt,
         progress: &mut Progress,
     ) -> Result<(), StoreError> {
-        let unavailable = |error: crate::RedisError| StoreError::Unavailable(error.to_string());
+        let unavailable = |error: RedisError| StoreError::Unavailable(error.to_string());
         attempt.asked = None;
         attempt.number += 1;
         match fault {
@@ -273,12 +276,8 @@ impl Server {
     }
 
     /// A redirection without a host means the one that was asked.
-    fn filled(&self, to: crate::settings::Address, node: &Node) -> crate::settings::Address {
-        if to.host.is_empty() {
-            crate::settings::Address { host: node.address.host.clone(), ..to }
-        } else {
-            to
-        }
+    fn filled(&self, to: Address, node: &Node) -> Address {
+        if to.host.is_empty() { Address { host: node.address.host.clone(), ..to } } else { to }
     }
 
     /// Teaches a server the script of a call. Whether it worked shows when the call is repeated.
@@ -316,7 +315,7 @@ const PAUSE_DOUBLINGS_MAX: u32 = 4;
 const LOADS_MAX: u32 = 3;
 
 /// What is known of the server at the other end; asks again in the background where it is old.
-pub(crate) fn inspected(link: &Arc<Link>) -> Arc<crate::facts::Facts> {
+pub(crate) fn inspected(link: &Arc<Link>) -> Arc<Facts> {
     if link.is_to_be_inspected() {
         let link = Arc::clone(link);
         tokio::spawn(async move { link.inspect().await });

@@ -57,8 +57,8 @@ async fn a_missing_privilege_shows_at_the_start_and_not_within_a_commit() {
     let url = |user: &str| format!("redis://{user}:pw@127.0.0.1:{}", server.port);
     // As `docs/operate/redis.md` has it.
     let needed = "-@all +hello +auth +select +ping +info +time +evalsha +script|load +wait +get \
-                  +multi +exec +getrange +set +del +type +zadd +zrem +zrangebylex +zrangebyscore +xadd +xrange \
-                  +xrevrange +xtrim +xinfo|stream";
+                  +multi +exec +getrange +set +del +type +zadd +zrem +zrangebylex +zrangebyscore \
+                  +xadd +xrange +xrevrange +xtrim +xinfo|stream";
     for (user, less) in [("poor", "-xadd"), ("poorer", "-zrem"), ("poorest", "-evalsha")] {
         let rules = format!("ACL SETUSER {user} on >pw ~{{* {needed} {less}");
         server.cli(&rules.split_whitespace().collect::<Vec<_>>());
@@ -158,5 +158,6 @@ async fn what_is_promised_is_what_the_server_is_set_to() {
         let store = connect(&settings).await;
         let committed = done(&store, HERE, put(counter(1), Version::ZERO, 1)).await;
         assert_eq!(committed.durability, promised);
+        assert_eq!(store.durability().await.expect("a promise"), promised);
     }
 }
