@@ -199,9 +199,17 @@ pub(crate) fn no_connection(error: &PoolError) -> StoreError {
     StoreError::Unavailable(told)
 }
 
-/// Whether the connection is over, as when the server restarts.
+/// Whether the connection is over, as when the server restarts, or of no more use.
 pub(crate) fn is_cut_off(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.code().is_some_and(|code| code.code().starts_with("57P"))
+    error.is_closed()
+        || error.code().is_some_and(|code| code.code().starts_with("57P"))
+        || is_forgotten(error)
+}
+
+/// Whether the server doesn't know a named statement any more, or can't run it as it was planned.
+pub(crate) fn is_forgotten(error: &tokio_postgres::Error) -> bool {
+    let forgotten = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::FEATURE_NOT_SUPPORTED];
+    error.code().is_some_and(|code| forgotten.contains(code))
 }
 
 /// The error in words. Of what the server says only the first line, and no detail: a detail may

@@ -10,8 +10,9 @@
 //! - *Time is the server's*, read after the lock was had.
 //! - *What is unknown is said*: a commit that was sent and not answered may have taken effect.
 //!
-//! Nothing is kept in a connection from one call to the next, so a transaction-pooling PgBouncer
-//! may stand between; only wake-ups ([`PostgresStore::changed`]) need a connection of their own.
+//! Behind a pooler that deals transactions out to server processes, which is found out at the
+//! start, nothing is kept in a connection from one call to the next; only wake-ups
+//! ([`PostgresStore::changed`]) need a connection of their own.
 //! The tables are for people too: `sql/` comments each column.
 
 use std::fmt;
@@ -47,7 +48,7 @@ pub use settings::{PostgresSettings, TlsFiles};
 use batch::{Arguments, conflicting};
 use link::Link;
 use names::{kind_name, name};
-use statements::Statements;
+use statements::{Statement, Statements};
 use time::{bigint, system_time, tick, timestamp};
 use wake::Wake;
 
@@ -87,7 +88,7 @@ impl PostgresStore {
 
     /// What the server promises of every commit.
     pub async fn promise(&self) -> Result<Durability, StoreError> {
-        let rows = self.link.read(PROMISE, &[]).await?;
+        let rows = self.link.read(&self.statements.promise, &[]).await?;
         let row = rows.first().ok_or_else(rows::missing)?;
         let is_durable: bool = rows::column(row, 0)?;
         Ok(if is_durable { Durability::Durable } else { Durability::Local })
@@ -96,11 +97,11 @@ impl PostgresStore {
     async fn read(
         &self,
         partition: Partition,
-        sql: &str,
+        statement: &Statement,
         arguments: &[link::Argument<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         self.check(partition)?;
-        self.link.read(sql, arguments).await
+        self.link.read(statement, arguments).await
     }
 
     fn check(&self, partition: Partition) -> Result<(), StoreError> {
@@ -113,14 +114,14 @@ impl PostgresStore {
     async fn read_log(
         &self,
         partition: Partition,
-        sql: &str,
+        statement: &Statement,
         cursor: Tick,
         limit: usize,
     ) -> Result<Vec<Logged>, StoreError> {
         let (number, cursor, limit) = (i32::from(partition.0), bigint(cursor), bounded(limit));
         let arguments: [link::Argument<'_>; 3] =
             [(&number, Type::INT4), (&cursor, Type::INT8), (&limit, Type::INT8)];
-        let rows = self.read(partition, sql, &arguments).await?;
+        let rows = self.read(partition, statement, &arguments).await?;
         rows.iter().map(rows::logged).collect()
     }
 }
@@ -131,7 +132,7 @@ impl Store for PostgresStore {
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        let rows = self.link.read("SELECT clock_timestamp()", &[]).await?;
+        let rows = self.link.read(&self.statements.now, &[]).await?;
         let row = rows.first().ok_or_else(rows::missing)?;
         Ok(timestamp(rows::column::<SystemTime>(row, 0)?))
     }
@@ -277,7 +278,4 @@ fn bounded(limit: usize) -> i64 {
 }
 
 /// The least that a call may last: below it, no server would ever be reached.
-const PROMISE: &str = "SELECT current_setting('fsync') = 'on' \
-     AND current_setting('synchronous_commit') <> 'off'";
-
 const TIMEOUT_MIN: Duration = Duration::from_millis(50);

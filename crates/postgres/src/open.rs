@@ -1,12 +1,14 @@
 //! Opening a store: what the server must be, and what it must hold.
 
+use std::time::Duration;
+
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::tell;
-use crate::link::Link;
+use crate::link::{Link, Route};
 use crate::settings::{Target, check_schema};
 use crate::statements::Statements;
 use crate::wake::{Listen, Wake};
@@ -24,14 +26,15 @@ pub(crate) async fn connect(settings: &PostgresSettings) -> Result<PostgresStore
     schema::check_privileges(&door.client, name).await?;
     let partitions = schema::partitions(&door.client, name).await?;
     let patience = settings.timeout.max(TIMEOUT_MIN);
-    let link = Link::new(&door.target, door.tls.clone(), settings.pool, patience)?;
+    let route = door.route(patience).await?;
+    let link = Link::new(&door.target, door.tls.clone(), route, settings.pool, patience)?;
     let listen = Listen {
         config: door.target.config.clone(),
         tls: door.tls.clone(),
         channel: format!("{name}_changed"),
     };
     let wake = Wake::new(link.clone(), listen);
-    let (statements, schema) = (Statements::new(name), name.to_owned());
+    let (statements, schema) = (Statements::new(name, route), name.to_owned());
     Ok(PostgresStore { link, statements, schema, partitions, wake })
 }
 
@@ -44,7 +47,7 @@ pub(crate) async fn migrate(settings: &PostgresSettings) -> Result<Migrated, Con
 /// A connection to look around with; the pool's are made when they are needed.
 struct Door {
     client: Client,
-    task: JoinHandle<()>,
+    _task: AbortOnDrop,
     target: Target,
     tls: MakeRustlsConnect,
 }
@@ -55,21 +58,48 @@ impl Door {
         let target = Target::parse(settings.url.expose())?;
         let tls = tls::connector(target.tls, &settings.tls)?;
         let patience = settings.timeout.max(TIMEOUT_MIN);
-        let connected = timeout(patience, target.config.connect(tls.clone())).await;
-        let (client, connection) = connected
+        let (client, task) = timeout(patience, dial(&target, &tls))
+            .await
             .map_err(|_| ConnectError::Unreachable("it doesn't answer in time".to_owned()))?
             .map_err(|error| ConnectError::of(&error, &settings.schema))?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection ended: {}", tell(&error));
-            }
-        });
-        let door = Self { client, task, target, tls };
+        let door = Self { client, _task: AbortOnDrop(task), target, tls };
         // What can't even say what it is within that time can't keep a promise either.
         timeout(patience, door.look_around(&settings.schema))
             .await
             .map_err(|_| ConnectError::Unreachable("it doesn't answer in time".to_owned()))??;
         Ok(door)
+    }
+
+    /// Finds out whether a pooler stands between: then two connections meet one server process, or
+    /// one connection two. Named statements of one client would be another one's there.
+    async fn route(&self, patience: Duration) -> Result<Route, ConnectError> {
+        // Where a pooler has a single process for us all, the one who holds it makes the other one
+        // wait.
+        let found = timeout(patience, self.compare_processes()).await;
+        match found {
+            Ok(Ok(route)) => Ok(route),
+            Ok(Err(error)) => Err(ConnectError::Unreachable(tell(&error))),
+            Err(_) => Ok(Route::Pooled),
+        }
+    }
+
+    async fn compare_processes(&self) -> Result<Route, tokio_postgres::Error> {
+        let (other, task) = dial(&self.target, &self.tls).await?;
+        let _other_ends = AbortOnDrop(task);
+        let mut route = Route::Direct;
+        // A pooler that serves others meanwhile could look direct once.
+        for _ in 0..LOOKS {
+            let before = process_id(&self.client).await?;
+            other.batch_execute("BEGIN").await?;
+            let of_other = process_id(&other).await?;
+            let after = process_id(&self.client).await?;
+            other.batch_execute("ROLLBACK").await?;
+            if before != after || of_other == before {
+                route = Route::Pooled;
+            }
+        }
+        tracing::debug!(?route, "the way to the database");
+        Ok(route)
     }
 
     async fn look_around(&self, schema: &str) -> Result<(), ConnectError> {
@@ -95,10 +125,30 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+/// A connection's task, which ends with whoever holds this.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
+}
+
+async fn dial(
+    target: &Target,
+    tls: &MakeRustlsConnect,
+) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    let (client, connection) = target.config.connect(tls.clone()).await?;
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("a connection ended: {}", tell(&error));
+        }
+    });
+    Ok((client, task))
+}
+
+async fn process_id(client: &Client) -> Result<i32, tokio_postgres::Error> {
+    Ok(client.query_typed_one("SELECT pg_backend_pid()", &[]).await?.get(0))
 }
 
 /// What a server says of itself.
@@ -127,6 +177,9 @@ fn judge(version_number: i32, server: &Server) -> Result<(), ConnectError> {
     }
     Ok(())
 }
+
+/// How often it is looked whether a pooler stands between.
+const LOOKS: usize = 3;
 
 /// The first version with `FETCH FIRST … WITH TIES`.
 const VERSION_MIN: i32 = 130_000;

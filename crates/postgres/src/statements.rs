@@ -2,16 +2,36 @@
 
 use cloakroom_store::Log;
 
+use crate::link::Route;
+
+/// What is asked.
+pub(crate) struct Statement {
+    pub(crate) sql: String,
+    /// Whether the server keeps it, with its plan, by a name. Only what every request asks is worth
+    /// that.
+    pub(crate) is_kept: bool,
+}
+
+impl Statement {
+    pub(crate) const fn once(sql: String) -> Self {
+        Self { sql, is_kept: false }
+    }
+}
+
 /// The statements of a store.
 pub(crate) struct Statements {
+    /// Gives the server's time.
+    pub(crate) now: Statement,
+    /// Gives whether a commit that was answered outlives power loss.
+    pub(crate) promise: Statement,
     /// Partition, kinds and names; gives place, version, format, record.
-    pub(crate) load: String,
+    pub(crate) load: Statement,
     /// Gives tick, conflict, whether it is durable; nothing where there is no such partition.
-    pub(crate) commit: String,
+    pub(crate) commit: Statement,
     /// Partition, kind, name, limit; gives name, version, format, record.
-    pub(crate) page: String,
+    pub(crate) page: Statement,
     /// Partition, instant, limit; gives kind, name.
-    pub(crate) due: String,
+    pub(crate) due: Statement,
     feed: LogStatements,
     audit: LogStatements,
 }
@@ -19,34 +39,41 @@ pub(crate) struct Statements {
 /// Those of one log.
 pub(crate) struct LogStatements {
     /// Partition, tick, limit; gives tick, place, format, entry.
-    pub(crate) forth: String,
+    pub(crate) forth: Statement,
     /// The same, from the end.
-    pub(crate) back: String,
+    pub(crate) back: Statement,
     /// Partition, tick, limit; gives how many.
-    pub(crate) trim: String,
+    pub(crate) trim: Statement,
 }
 
 impl Statements {
-    pub(crate) fn new(schema: &str) -> Self {
+    pub(crate) fn new(schema: &str, route: Route) -> Self {
         let numbers: Vec<String> = (1..=COMMIT_ARGUMENTS).map(|n| format!("${n}")).collect();
         let numbers = numbers.join(", ");
         Self {
-            load: format!(
-                "SELECT place, version, format, record FROM {schema}.load_records($1, $2, $3)"
+            now: Statement::once("SELECT clock_timestamp()".to_owned()),
+            promise: Statement::once(
+                "SELECT current_setting('fsync') = 'on' \
+                 AND current_setting('synchronous_commit') <> 'off'"
+                    .to_owned(),
             ),
-            commit: format!(
-                "SELECT tick, conflict, is_durable FROM {schema}.commit_batch({numbers})"
-            ),
-            page: format!(
+            load: load(schema, route),
+            commit: Statement {
+                sql: format!(
+                    "SELECT tick, conflict, is_durable FROM {schema}.commit_batch({numbers})"
+                ),
+                is_kept: route == Route::Direct,
+            },
+            page: Statement::once(format!(
                 "SELECT name, version, format, record::text FROM {schema}.records \
                  WHERE partition = $1 AND kind = $2 AND name > $3 \
                  AND (invisible_at IS NULL OR invisible_at > (SELECT clock_timestamp())) \
                  ORDER BY name LIMIT $4"
-            ),
-            due: format!(
+            )),
+            due: Statement::once(format!(
                 "SELECT kind, name FROM {schema}.records \
                  WHERE partition = $1 AND review_at < $2 ORDER BY review_at LIMIT $3"
-            ),
+            )),
             feed: LogStatements::new(schema, "feed"),
             audit: LogStatements::new(schema, "audit"),
         }
@@ -61,27 +88,47 @@ impl Statements {
     }
 }
 
+/// One statement and so one state, and one look at the clock. Where nothing can be kept in a
+/// connection, a function keeps its plan.
+fn load(schema: &str, route: Route) -> Statement {
+    match route {
+        Route::Pooled => Statement::once(format!(
+            "SELECT place, version, format, record FROM {schema}.load_records($1, $2, $3)"
+        )),
+        Route::Direct => Statement {
+            sql: format!(
+                "SELECT k.place, r.version, r.format, r.record::text \
+                 FROM unnest($2, $3) WITH ORDINALITY AS k (kind, name, place) \
+                 JOIN {schema}.records r \
+                     ON r.partition = $1 AND r.kind = k.kind AND r.name = k.name \
+                 WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT clock_timestamp())"
+            ),
+            is_kept: true,
+        },
+    }
+}
+
 impl LogStatements {
     fn new(schema: &str, table: &str) -> Self {
         // With ties: a page ends where a commit ends.
         let page = |place: &str, order: &str| {
-            format!(
+            Statement::once(format!(
                 "SELECT tick, place, format, entry FROM ( \
                    SELECT tick, place, format, entry::text FROM {schema}.{table} \
                    WHERE partition = $1 AND tick {place} $2 \
                    ORDER BY tick {order} FETCH FIRST $3 ROWS WITH TIES) page \
                  ORDER BY tick {order}, place {order}"
-            )
+            ))
         };
         Self {
             forth: page(">=", "ASC"),
             back: page("<", "DESC"),
-            trim: format!(
+            trim: Statement::once(format!(
                 "WITH gone AS (DELETE FROM {schema}.{table} WHERE ctid = ANY (ARRAY( \
                    SELECT ctid FROM {schema}.{table} WHERE partition = $1 AND tick < $2 \
                    ORDER BY tick, place LIMIT $3)) RETURNING 1) \
                  SELECT count(*) FROM gone"
-            ),
+            )),
         }
     }
 }

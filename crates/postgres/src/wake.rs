@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::tell;
 use crate::link::Link;
+use crate::statements::Statement;
 
 /// Sends and receives wake-ups. Both ends run until it is dropped.
 pub(crate) struct Wake {
@@ -120,12 +121,13 @@ impl Basket {
 
 /// Announces what was committed, a few times a second at most.
 async fn send(link: Link, channel: String, sent: Arc<Basket>) {
+    let notify = Statement::once("SELECT pg_notify($1, $2)".to_owned());
     loop {
         let payload = sent.take().await.map(|partitions| spell(&partitions)).unwrap_or_default();
         let arguments: [crate::link::Argument<'_>; 2] =
             [(&channel, Type::TEXT), (&payload, Type::TEXT)];
         // A wake-up that is lost costs half a second.
-        if let Err(error) = link.read("SELECT pg_notify($1, $2)", &arguments).await {
+        if let Err(error) = link.read(&notify, &arguments).await {
             tracing::debug!("a wake-up was lost: {error}");
         }
         tokio::time::sleep(PAUSE).await;

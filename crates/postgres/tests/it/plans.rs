@@ -62,6 +62,43 @@ async fn use_everything(store: &PostgresStore, round: u8) {
     }
 }
 
+/// Calls the function that stands for a load behind a pooler, on a connection of its own.
+async fn load_by_function(client: &Client, schema: &str) {
+    let sql = format!(
+        "SELECT count(*) FROM {schema}.load_records(1, ARRAY['throttle', 'partition'], ARRAY['a', '*'])"
+    );
+    client.query_one(&sql, &[]).await.expect("a load");
+}
+
+/// What the server would do for the same predicates if nobody told it to prefer indices.
+async fn explain(client: &Client, schema: &str) -> String {
+    let mut plans = String::new();
+    for sql in [
+        "SELECT version FROM {schema}.records WHERE partition = 1 AND kind = 'session' \
+         AND name = 'a' AND (invisible_at IS NULL OR invisible_at > clock_timestamp())",
+        "SELECT name FROM {schema}.records WHERE partition = 1 AND kind = 'data' AND name > 'a' \
+         AND (invisible_at IS NULL OR invisible_at > (SELECT clock_timestamp())) \
+         ORDER BY name LIMIT 100",
+        "SELECT name FROM {schema}.records WHERE partition = 1 AND review_at < now() \
+         ORDER BY review_at LIMIT 100",
+        "SELECT tick FROM {schema}.feed WHERE partition = 1 AND tick >= 500000 \
+         ORDER BY tick FETCH FIRST 100 ROWS WITH TIES",
+        "SELECT tick FROM {schema}.audit WHERE partition = 1 AND tick < 500000 \
+         ORDER BY tick DESC FETCH FIRST 100 ROWS WITH TIES",
+        "DELETE FROM {schema}.audit WHERE ctid = ANY (ARRAY(SELECT ctid FROM {schema}.audit \
+         WHERE partition = 1 AND tick < 9 ORDER BY tick, place LIMIT 100))",
+        "UPDATE {schema}.records SET version = 2 \
+         WHERE partition = 1 AND kind = 'session' AND name = 'a'",
+    ] {
+        let sql = format!("EXPLAIN {}", sql.replace("{schema}", schema));
+        for row in client.query(&sql, &[]).await.expect("a plan") {
+            plans.push_str(row.get(0));
+            plans.push('\n');
+        }
+    }
+    plans
+}
+
 /// How often each table was read from end to end, by anybody.
 async fn scans(client: &Client, schema: &str) -> Vec<(String, i64)> {
     let sql = "SELECT relname::text, coalesce(seq_scan, 0) FROM pg_stat_user_tables \
@@ -74,20 +111,22 @@ async fn scans(client: &Client, schema: &str) -> Vec<(String, i64)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_reads_a_table_from_end_to_end_at_a_million_records() {
-    let explain = [
+    let loud = [
         "session_preload_libraries=auto_explain",
         "auto_explain.log_min_duration=0",
         "auto_explain.log_nested_statements=on",
     ];
-    let server = Server::start(&explain).await;
+    let server = Server::start(&loud).await;
     let settings = PostgresSettings { pool: 1, ..server.settings() };
     let store = connect(&settings).await;
     let client = server.client().await;
     client.batch_execute("SET auto_explain.log_min_duration = -1").await.expect("a setting");
     // The plans of the functions are made now, of tables with hardly anything in them.
     client.batch_execute(&format!("ANALYZE {}.records", settings.schema)).await.expect("counts");
+    let pooled = server.client().await;
     for round in 0..8 {
         use_everything(&store, round).await;
+        load_by_function(&pooled, &settings.schema).await;
     }
     fill(&client, &settings.schema).await;
     // What was logged until here is of small tables, which are rightly read whole.
@@ -95,11 +134,13 @@ async fn no_call_reads_a_table_from_end_to_end_at_a_million_records() {
     let known = fs::read_to_string(&log).expect("a log").len();
     let before = scans(&client, &settings.schema).await;
     use_everything(&store, 10).await;
+    load_by_function(&pooled, &settings.schema).await;
     let fresh = connect(&settings).await;
     use_everything(&fresh, 11).await;
     client.batch_execute("ANALYZE").await.expect("statistics");
     use_everything(&store, 12).await;
     use_everything(&connect(&settings).await, 13).await;
+    load_by_function(&server.client().await, &settings.schema).await;
     let after = scans(&client, &settings.schema).await;
     // Opening a store counts its partitions: eight rows, once.
     let counted = |scans: Vec<(String, i64)>| {
@@ -112,6 +153,8 @@ async fn no_call_reads_a_table_from_end_to_end_at_a_million_records() {
         assert!(plans.contains(&format!("{table}_pkey on {table}")), "no plan of {table}: {plans}");
     }
     assert!(plans.contains("records_review on records"), "{plans}");
+    let unasked = explain(&client, &settings.schema).await;
+    assert!(!unasked.contains("Seq Scan"), "{unasked}");
 }
 
 #[tokio::test]
