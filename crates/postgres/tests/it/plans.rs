@@ -65,7 +65,8 @@ async fn use_everything(store: &PostgresStore, round: u8) {
 /// Calls the function that stands for a load behind a pooler, on a connection of its own.
 async fn load_by_function(client: &Client, schema: &str) {
     let sql = format!(
-        "SELECT count(*) FROM {schema}.load_records(1, ARRAY['throttle', 'partition'], ARRAY['a', '*'])"
+        "SELECT count(*) FROM {schema}.load_records( \
+         1, ARRAY['throttle', 'partition'], ARRAY['a', '*'])"
     );
     client.query_one(&sql, &[]).await.expect("a load");
 }
