@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::{Answer, Ask, Browser, send};
+use crate::servers;
 
 /// The user that most tests sign in.
 pub const ADA: &str = "ada@example.com";
@@ -32,11 +33,18 @@ pub struct World {
     pub directory: TempDir,
 }
 
-/// Tells a story on each store.
+/// Tells a story on each store, those over the network included.
 pub async fn on_each_store(settings: &[(&str, &str)], story: impl AsyncFn(&World)) {
     for store in STORES {
         let settings: Vec<_> = store.into_iter().chain(settings.iter().copied()).collect();
         let world = World::start(&settings).await;
+        story(&world).await;
+        world.stop().await;
+    }
+    for server in servers::each().await {
+        let own = server.settings();
+        let own = own.iter().map(|(key, value)| (*key, value.as_str()));
+        let world = World::start(&own.chain(settings.iter().copied()).collect::<Vec<_>>()).await;
         story(&world).await;
         world.stop().await;
     }
