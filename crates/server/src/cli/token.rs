@@ -163,9 +163,8 @@ impl Report {
         if let Some(verdict) = verdict {
             pairs.push(("verdict", verdict.in_words()));
         }
-        match (&self.session, self.sid) {
-            (None, Some(id)) => pairs.push(("id", id.to_string())),
-            (None, None) | (Some(_), _) => {}
+        if let (None, Some(id)) = (&self.session, self.sid) {
+            pairs.push(("id", id.to_string()));
         }
         let count = |name, count: Option<u32>| count.map(|count| (name, count.to_string()));
         pairs.extend(count("lineage", self.lineage));
