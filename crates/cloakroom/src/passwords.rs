@@ -199,8 +199,7 @@ impl<S: Store> Authority<S> {
             next.subject_epoch = known.epoch;
         }
         put_session(&mut batch, &next, loaded);
-        let user =
-            User {
+        let user = User {
             password: Some(hash.to_owned()),
             password_changed_at: Some(at),
             reset: None,

@@ -3,10 +3,10 @@
 mod directory;
 mod handles;
 mod lifecycle;
+mod resets;
 mod security_events;
 mod security_races;
 mod security_state;
-mod resets;
 mod signin;
 mod streams;
 mod throttle;
