@@ -10,6 +10,7 @@ use cloakroom_store::{
 };
 
 /// One of the stores.
+#[allow(clippy::large_enum_variant, reason = "a process has one of them")]
 pub enum AnyStore {
     /// Gone with the process.
     Memory(MemoryStore),

@@ -58,7 +58,7 @@ impl Chore {
             Self::Follow
                 if site.config.verify.cache
                     || site.authority.stream_listeners().0 > 0
-                    || round % FOLLOW_ALL == 0 =>
+                    || round.is_multiple_of(FOLLOW_ALL) =>
             {
                 site.authority.follow().await
             }
