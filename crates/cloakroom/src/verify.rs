@@ -230,15 +230,18 @@ impl<S: Store> Authority<S> {
         known: Known,
         matches: impl Fn(&Known) -> Result<(), Error> + Send,
     ) -> Result<Known, Error> {
+        let judge = |known: &Known| -> Result<(), Error> {
+            matches(known)?;
+            let standing = known.standing(self.now());
+            standing.map_err(|ending| Refusal::SessionEnded(ending.reason).into())
+        };
         let mut known = known;
-        let refused = |known: &Known| known.standing(self.now()).is_err();
-        if known.cached && (matches(&known).is_err() || refused(&known)) {
+        let mut verdict = judge(&known);
+        if known.cached && verdict.is_err() {
             known = self.read(known.session.sid, None, None).await?.ok_or(TOKEN_INVALID)?;
+            verdict = judge(&known);
         }
-        matches(&known)?;
-        if let Err(ending) = known.standing(self.now()) {
-            return Err(Refusal::SessionEnded(ending.reason).into());
-        }
+        verdict?;
         match self.cache.ended_lately(&known.session) {
             Some(ending) => Err(Refusal::SessionEnded(ending.reason).into()),
             None => Ok(known),

@@ -21,6 +21,14 @@ use crate::public::{Presented, prove, request_origin};
 use crate::site::{Site, note};
 
 const X_AUTH_COOKIE: HeaderName = HeaderName::from_static("x-auth-cookie");
+const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+/// Headers of an answer with one claim header or two: the map needn't grow on the way.
+const ANSWER_HEADERS: usize = 20;
 /// What is answered to TRACE and CONNECT, which no gateway passes on.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
@@ -53,12 +61,12 @@ pub(crate) async fn answer(
 fn original_of(asked: &Asked, headers: &HeaderMap) -> Result<OriginalRequest, Problem> {
     let forwarded = if asked.peer.trusted {
         ForwardedHeaders {
-            method: header(headers, "x-forwarded-method"),
-            host: header(headers, "x-forwarded-host"),
-            uri: header(headers, "x-forwarded-uri"),
-            proto: header(headers, "x-forwarded-proto"),
-            original_method: header(headers, "x-original-method"),
-            original_url: header(headers, "x-original-url"),
+            method: header(headers, X_FORWARDED_METHOD),
+            host: header(headers, X_FORWARDED_HOST),
+            uri: header(headers, X_FORWARDED_URI),
+            proto: header(headers, X_FORWARDED_PROTO),
+            original_method: header(headers, X_ORIGINAL_METHOD),
+            original_url: header(headers, X_ORIGINAL_URL),
         }
     } else {
         ForwardedHeaders::default()
@@ -101,6 +109,7 @@ async fn decide(
     };
     policy.check(assurance, now)?;
     let mut response = Response::new(Body::empty());
+    *response.headers_mut() = HeaderMap::with_capacity(ANSWER_HEADERS);
     identity.apply(response.headers_mut());
     response.headers_mut().insert(X_AUTH_COOKIE, other_cookies(site, headers));
     Ok(response)

@@ -11,6 +11,7 @@ use cloakroom_core::event::Actor;
 use cloakroom_core::given::Header;
 use cloakroom_core::network::{IpNet, Network, is_trusted};
 use cloakroom_core::rate::Admission;
+use hyper::header::AsHeaderName;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
@@ -104,7 +105,7 @@ impl Ask {
     }
 
     /// The value of a header, or that it is absent or repeated.
-    pub fn header(&self, name: &str) -> Header<'_> {
+    pub fn header(&self, name: impl AsHeaderName) -> Header<'_> {
         header(&self.parts.headers, name)
     }
 
@@ -149,6 +150,8 @@ impl<S: Send + Sync> FromRequest<S> for Ask {
 }
 
 /// The value of a header, or that it is absent or repeated.
-pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Header<'a> {
+///
+/// A name that is a constant needs no reading; a text is read at each call.
+pub fn header(headers: &HeaderMap, name: impl AsHeaderName) -> Header<'_> {
     headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
 }

@@ -8,12 +8,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::given::Given;
 use hyper::HeaderMap;
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderName, HeaderValue};
 
 /// The longest id that a client may choose, in characters.
 const CHARS_MAX: usize = 128;
 /// The header that carries it, in requests and answers.
 pub(crate) const X_REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 
 /// A request's id: the client's own, if it is 1 to 128 visible ASCII characters, else a fresh one.
 ///
@@ -24,7 +25,7 @@ pub struct RequestId(HeaderValue);
 impl RequestId {
     /// The id of the request with these headers.
     pub fn of(headers: &HeaderMap) -> Self {
-        let given: Given<&HeaderValue> = headers.get_all(X_REQUEST_ID).iter().collect();
+        let given: Given<&HeaderValue> = headers.get_all(REQUEST_ID).iter().collect();
         match given {
             Given::One(value) if is_acceptable(value.as_bytes()) => Self(value.clone()),
             Given::One(_) | Given::Several | Given::Absent => Self::fresh(),

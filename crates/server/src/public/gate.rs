@@ -10,14 +10,14 @@ use cloakroom_core::given::{Given, Header};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::types::Sid;
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, COOKIE, ORIGIN, REFERER};
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, REFERER};
 
 use crate::http::{Ask, RateNote, header};
 use crate::problem::Problem;
 use crate::site::{Site, note};
 
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
-const X_CSRF_TOKEN: &str = "x-csrf-token";
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 
 /// What a request presents, before any of it is believed.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ impl<'a> Bearer<'a> {
     /// Reads the header (RFC 6750 section 2.1). The scheme is taken in any case (RFC 9110 section
     /// 11.1), parted from the token by one space.
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let value = match header(headers, AUTHORIZATION.as_str()) {
+        let value = match header(headers, AUTHORIZATION) {
             Header::Absent => return Self::Absent,
             Header::Several => return Self::Malformed,
             Header::One(value) => value,
@@ -232,8 +232,8 @@ pub(crate) fn request_origin(headers: &HeaderMap, method: MethodClass) -> Reques
     RequestOrigin {
         method,
         sec_fetch_site: header(headers, SEC_FETCH_SITE),
-        origin: header(headers, ORIGIN.as_str()),
-        referer: header(headers, REFERER.as_str()),
+        origin: header(headers, ORIGIN),
+        referer: header(headers, REFERER),
     }
 }
 

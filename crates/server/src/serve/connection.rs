@@ -21,8 +21,6 @@ use crate::http::{Peer, Pulse, Shell};
 
 /// Headers of a request, in bytes: far more than a browser's jar holds of one site.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
-/// Headers of a request.
-const HEADERS_MAX: usize = 100;
 /// Requests of one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 100;
 /// Streams that a peer may open and reset before they are looked at (rapid reset).
@@ -58,7 +56,8 @@ impl Connections {
             .timer(TokioTimer::new())
             // Also bounds how long a kept-alive connection says nothing.
             .header_read_timeout(request_timeout)
-            .max_headers(HEADERS_MAX)
+            // A request has 100 headers at most: the library's own bound. To say so as well would
+            // have it make a list of them on the heap for each request.
             .max_buf_size(HEADER_BYTES_MAX);
         builder
             .http2()
