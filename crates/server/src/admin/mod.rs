@@ -1,6 +1,6 @@
 //! The admin listener: the operator's and the backends' endpoints, one file per resource.
 //!
-//! [`ROUTES`] is the one table of what there is, and which scope each needs.
+//! `ROUTES` is the one table of what there is, and which scope each needs.
 
 mod api_keys;
 mod data;

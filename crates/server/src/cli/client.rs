@@ -20,7 +20,7 @@ use crate::node_files;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Authority")]
 pub struct Reach {
-    /// Admin listener, such as https://cloakroom.internal:7401; default: from the configuration
+    /// URL of the admin listener; default: from the configuration
     #[arg(long, env = "CLOAKROOM_ADMIN_URL", value_name = "URL")]
     admin_url: Option<String>,
     /// File with an API key; default: $CLOAKROOM_API_KEY, else this machine's own root key
