@@ -307,10 +307,10 @@ impl Book {
                     };
                     self.follow_marks(old, new);
                 }
-                (Key::Partition, Some(Record::Partition(old)), Some(Record::Partition(new))) => {
-                    if new.epoch > old.epoch {
-                        self.raise(moment, partition, None, EndReason::EndedByOperator);
-                    }
+                (Key::Partition, Some(Record::Partition(old)), Some(Record::Partition(new)))
+                    if new.epoch > old.epoch =>
+                {
+                    self.raise(moment, partition, None, EndReason::EndedByOperator);
                 }
                 _ => {}
             }

@@ -91,7 +91,7 @@ impl World {
         if let Some(track) = book.tracks.get_mut(&sid) {
             track.told.entry(call.node).or_insert((end, call.life));
         }
-        let carried = book.applied.get(&format!("carried {}", opened.session.sid)).is_some();
+        let carried = book.applied.contains_key(&format!("carried {}", opened.session.sid));
         let lives = book.tracks.get(&opened.session.sid).is_some_and(|t| t.ended.is_none());
         if lives && !carried {
             let text = "the visitor's data didn't come along".to_owned();

@@ -40,7 +40,7 @@ async fn deny(world: &Arc<World>) {
             Ok(Some(cloakroom::Introspection::Access(claims, _))) => Some(claims),
             Ok(_) | Err(_) => None,
         };
-        let Some(claims) = claims else { return None };
+        let claims = claims?;
         inner.book().denied_of.insert(held.sid);
         let expires_at: Timestamp = claims.expires_at;
         let denied = node.deny_token(&claims.jti, expires_at, &operator()).await;
