@@ -47,6 +47,9 @@ pub struct Login {
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     pub(crate) epochs: Epochs,
+    /// When the partition's and the subject's epoch were last raised: a store that went back may
+    /// count to the same number again.
+    raised_at: (Timestamp, Option<Timestamp>),
     pub(crate) disabled: bool,
     pub(crate) password_changed_at: Option<Timestamp>,
 }
@@ -58,6 +61,10 @@ impl Ticket {
                 subject: known.map_or(0, |state| state.epoch),
                 partition: partition.epoch,
             },
+            raised_at: (
+                partition.bumped_at,
+                known.and_then(|state| state.bumps.last()).map(|bump| bump.at),
+            ),
             disabled: known.is_some_and(|state| state.disabled_at.is_some()),
             password_changed_at: known.and_then(|state| state.password_changed_at),
         }
@@ -70,10 +77,10 @@ impl Ticket {
         partition: &PartitionState,
     ) -> Result<(), Refusal> {
         let now = Self::new(known, partition);
-        if now.epochs.partition != self.epochs.partition {
+        if now.epochs.partition != self.epochs.partition || now.raised_at.0 != self.raised_at.0 {
             return Err(Refusal::SessionEnded(EndReason::EndedByOperator));
         }
-        if now.epochs.subject != self.epochs.subject {
+        if now.epochs.subject != self.epochs.subject || now.raised_at.1 != self.raised_at.1 {
             let bump = known.and_then(|state| state.bump_over(self.epochs.subject));
             let reason = bump.map_or(EndReason::SignedOutEverywhere, |bump| bump.reason);
             return Err(Refusal::SessionEnded(reason));
