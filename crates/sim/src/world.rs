@@ -13,7 +13,9 @@ use cloakroom_core::store_key::MasterKey;
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::memory::MemoryStore;
 
-use crate::book::Book;
+use crate::book::{Book, Track};
+use crate::changes::Ending;
+use crate::clients;
 use crate::mutation::Mutation;
 use crate::plan::{Crash, Failover, Odds, PATIENCE, Plan, STORMY, millis};
 use crate::schedule::{Handle, Millis, Owner, channel, lock};
@@ -21,6 +23,9 @@ use crate::store::SimStore;
 
 /// The instant at which the world begins.
 pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+/// How long before a failover something is still ended.
+const LAST_WORDS: Millis = 100;
 
 /// A node.
 pub type Node = Authority<SimStore>;
@@ -190,14 +195,22 @@ impl World {
 
     /// Any credentials of a session that lives, as far as is known; of one subject's, if wanted.
     pub fn any_held(&self, of: Option<&Subject>) -> Option<Held> {
+        self.any_held_where(|_, track| of.is_none() || track.subject.as_ref() == of)
+    }
+
+    /// Any credentials of a session that lives in a partition.
+    fn any_held_in(&self, partition: Partition) -> Option<Held> {
+        self.any_held_where(|held, _| held.sid.partition() == partition)
+    }
+
+    fn any_held_where(&self, wanted: impl Fn(&Held, &Track) -> bool) -> Option<Held> {
         let book = self.book();
         let held = lock(&self.held);
         let live: Vec<&Held> = held
             .values()
             .filter(|held| {
-                book.tracks.get(&held.sid).is_some_and(|track| {
-                    track.ended.is_none() && (of.is_none() || track.subject.as_ref() == of)
-                })
+                let track = book.tracks.get(&held.sid);
+                track.is_some_and(|track| track.ended.is_none() && wanted(held, track))
             })
             .collect();
         let index = self.handle.draw(|rng| rng.index(live.len()));
@@ -346,7 +359,14 @@ impl World {
         let drawn = self.handle.draw(|rng| rng.index(partitions.len()));
         let Some(partition) = partitions.get(drawn).copied() else { return };
         let was = self.book().snapshot(partition);
-        self.handle.sleep(failover.back).await;
+        // An ending that is answered and lost before any other node has followed it.
+        let last_words = failover.back.min(LAST_WORDS);
+        self.handle.sleep(failover.back - last_words).await;
+        if declared && let Some(held) = self.any_held_in(partition) {
+            let (world, ending) = (Arc::clone(&self), Ending::Session(held.sid));
+            self.handle.spawn(Owner::World, async move { clients::end(&world, ending).await });
+        }
+        self.handle.sleep(last_words).await;
         self.memory.restore_partition(partition, &snapshot);
         let moment = self.handle.moment();
         if !declared {

@@ -96,7 +96,7 @@ pub(super) async fn save(world: &Arc<World>, save: Save) {
 }
 
 /// Ends something; asks again while no answer comes.
-pub(super) async fn end(world: &Arc<World>, ending: Ending) {
+pub async fn end(world: &Arc<World>, ending: Ending) {
     for _ in 0..3 {
         let at = world.any_node();
         let (inner, again) = (Arc::clone(world), ending.clone());

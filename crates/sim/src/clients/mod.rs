@@ -6,7 +6,7 @@ mod refresher;
 mod thief;
 
 pub use admin::{ghost, operate};
-pub use browser::browse;
+pub use browser::{browse, end};
 pub use refresher::{Application, apply, browse_split};
 pub use thief::steal;
 
