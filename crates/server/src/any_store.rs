@@ -60,25 +60,33 @@ impl AnyStore {
     }
 }
 
-/// Calls the same method of whichever store it is.
+/// Awaits the same call of whichever store it is.
+///
+/// A future holds room for the largest of its parts and is moved as a whole: what waits for a
+/// network is boxed, so that the embedded store's callers don't carry it around.
 macro_rules! each {
     ($any:expr, $store:ident => $call:expr) => {
         match $any {
-            AnyStore::Memory($store) => $call,
-            AnyStore::Embedded($store) => $call,
-            AnyStore::Redis($store) => $call,
-            AnyStore::Postgres($store) => $call,
+            AnyStore::Memory($store) => $call.await,
+            AnyStore::Embedded($store) => $call.await,
+            AnyStore::Redis($store) => Box::pin($call).await,
+            AnyStore::Postgres($store) => Box::pin($call).await,
         }
     };
 }
 
 impl Store for AnyStore {
     fn partitions(&self) -> u16 {
-        each!(self, store => store.partitions())
+        match self {
+            Self::Memory(store) => store.partitions(),
+            Self::Embedded(store) => store.partitions(),
+            Self::Redis(store) => store.partitions(),
+            Self::Postgres(store) => store.partitions(),
+        }
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
-        each!(self, store => store.now().await)
+        each!(self, store => store.now())
     }
 
     async fn load(
@@ -86,11 +94,11 @@ impl Store for AnyStore {
         partition: Partition,
         keys: &[Key],
     ) -> Result<Vec<Option<Versioned>>, StoreError> {
-        each!(self, store => store.load(partition, keys).await)
+        each!(self, store => store.load(partition, keys))
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
-        each!(self, store => store.commit(partition, batch).await)
+        each!(self, store => store.commit(partition, batch))
     }
 
     async fn page(
@@ -100,7 +108,7 @@ impl Store for AnyStore {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Versioned)>, StoreError> {
-        each!(self, store => store.page(partition, kind, after, limit).await)
+        each!(self, store => store.page(partition, kind, after, limit))
     }
 
     async fn due(
@@ -109,7 +117,7 @@ impl Store for AnyStore {
         before: Timestamp,
         limit: usize,
     ) -> Result<Vec<Key>, StoreError> {
-        each!(self, store => store.due(partition, before, limit).await)
+        each!(self, store => store.due(partition, before, limit))
     }
 
     async fn log(
@@ -119,7 +127,7 @@ impl Store for AnyStore {
         from: Tick,
         limit: usize,
     ) -> Result<Vec<Logged>, StoreError> {
-        each!(self, store => store.log(partition, log, from, limit).await)
+        each!(self, store => store.log(partition, log, from, limit))
     }
 
     async fn log_back(
@@ -129,7 +137,7 @@ impl Store for AnyStore {
         before: Tick,
         limit: usize,
     ) -> Result<Vec<Logged>, StoreError> {
-        each!(self, store => store.log_back(partition, log, before, limit).await)
+        each!(self, store => store.log_back(partition, log, before, limit))
     }
 
     async fn trim(
@@ -139,6 +147,6 @@ impl Store for AnyStore {
         before: Timestamp,
         limit: usize,
     ) -> Result<usize, StoreError> {
-        each!(self, store => store.trim(partition, log, before, limit).await)
+        each!(self, store => store.trim(partition, log, before, limit))
     }
 }

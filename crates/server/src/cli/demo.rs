@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::output::{Style, print_json};
-use super::serve::{runtime, started, write_logs};
+use super::serve::{runtime, started, watch_signals, write_logs};
 use crate::demo::{PASSWORD, Ports, config, populate, tour};
-use crate::serve::Running;
+use crate::serve::{Running, Signals};
 
 /// The arguments of `cloakroom demo`.
 #[derive(Debug, Args)]
@@ -47,45 +47,23 @@ pub fn run(args: &DemoArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
         populate(&running.site().authority)
             .await
             .map_err(|error| Failure::Failed(error.to_string()))?;
+        let signals = watch_signals()?;
         greet(dir.path(), ports, style, out)?;
-        until_told(running).await
+        until_told(running, signals).await;
+        Ok(())
     });
     dir.close().map_err(|error| Failure::Failed(format!("can't remove its directory: {error}")))?;
     done
 }
 
-/// Serves until any signal that means "go": a closed terminal is one too, or the directory would
-/// stay behind. A second one doesn't wait for what is being answered.
-#[cfg(unix)]
-async fn until_told(running: Running) -> Result<(), Failure> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let watch = |kind| {
-        signal(kind).map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
-    };
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut hangup = watch(SignalKind::hangup())?;
-    let mut told = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    };
-    told().await;
+/// Serves until any signal: a closed terminal is one too, or the directory would stay behind. A
+/// second one doesn't wait for what is being answered.
+async fn until_told(running: Running, mut signals: Signals) {
+    let _ = signals.next().await;
     tokio::select! {
         () = running.stop() => {}
-        () = told() => {}
+        _ = signals.next() => {}
     }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-async fn until_told(running: Running) -> Result<(), Failure> {
-    let told = tokio::signal::ctrl_c().await;
-    running.stop().await;
-    told.map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
 }
 
 fn greet(dir: &Path, ports: Ports, style: Style, out: &mut dyn Write) -> Result<(), Failure> {

@@ -16,7 +16,7 @@ use super::config::tell;
 use super::failure::Failure;
 use super::output::{Style, print_json};
 use crate::config::{Config, Loaded, Log, LogFormat, Surroundings};
-use crate::serve::{Running, StartError, start};
+use crate::serve::{Running, Signals, StartError, start};
 
 /// The arguments of `cloakroom serve`.
 #[derive(Debug, Args)]
@@ -47,9 +47,11 @@ pub fn run(
     write_logs(&config.log);
     runtime()?.block_on(async {
         let running = started(*config).await?;
+        let signals = watch_signals()?;
         // A closed standard output is no reason not to serve.
         let _ = greet(&running, style, out);
-        follow_signals(running).await
+        running.run_until_signal(signals).await;
+        Ok(())
     })
 }
 
@@ -108,10 +110,9 @@ fn of_postgres(error: &ConnectError) -> Failure {
     if is_of_settings { Failure::Usage(text) } else { Failure::Unreachable(text) }
 }
 
-/// Serves until a signal says otherwise.
-pub(super) async fn follow_signals(running: Running) -> Result<(), Failure> {
-    let watched = running.run_until_signal().await;
-    watched.map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
+/// Watches for signals from now on.
+pub(super) fn watch_signals() -> Result<Signals, Failure> {
+    Signals::watch().map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
 }
 
 /// Writes log lines to standard error as the configuration has it; `RUST_LOG` goes before it.

@@ -3,6 +3,7 @@
 mod background;
 mod connection;
 mod listen;
+mod signals;
 pub(crate) mod store;
 mod tls;
 
@@ -28,6 +29,7 @@ use crate::{admin, public, settings};
 
 pub use listen::Address;
 use listen::{Bound, Serving};
+pub use signals::{Signals, Told};
 use tls::Acceptor;
 
 /// Why a node can't start.
@@ -124,27 +126,16 @@ impl Running {
 
     /// Serves until SIGTERM or SIGINT, then drains; a second one stops at once. SIGHUP reads the
     /// certificates again.
-    #[cfg(unix)]
-    pub async fn run_until_signal(self) -> io::Result<()> {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => self.reload(),
-            }
+    pub async fn run_until_signal(self, mut signals: Signals) {
+        while signals.next().await == Told::Hangup {
+            self.reload();
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let told_again = async { while signals.next().await == Told::Hangup {} };
         tokio::select! {
             () = self.stop() => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = told_again => {}
         }
-        Ok(())
     }
 
     /// Reads the certificates again; those that can't be read leave the former in use.
