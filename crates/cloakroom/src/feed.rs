@@ -1,6 +1,8 @@
 //! Following what changed: this node's own commits at once, everybody's by the log.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -137,6 +139,14 @@ impl<S: Store> Authority<S> {
             self.streams.complete(Log::Feed, began);
         }
         Ok(())
+    }
+
+    /// Reads one partition's log to its end, from within an operation that reading may start.
+    pub(crate) fn follow_boxed(
+        &self,
+        partition: Partition,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>> {
+        Box::pin(self.follow_partition(partition))
     }
 
     /// Reads one partition's log to its end.

@@ -166,7 +166,14 @@ impl<S: Store> Authority<S> {
             let (batch, answer) = loop {
                 loaded.in_doubt = in_doubt;
                 match decide(&loaded)? {
-                    Decision::Done(answer) => return Ok((answer, None)),
+                    Decision::Done(answer) => {
+                        if in_doubt {
+                            // What was found may be our own doing, which this node must know of
+                            // before it says so: the log tells.
+                            self.follow_boxed(partition).await?;
+                        }
+                        return Ok((answer, None));
+                    }
                     Decision::Commit(batch, answer) => break (batch, answer),
                     Decision::Load(more) => {
                         // All of it, so that it is one state: records of two instants may
