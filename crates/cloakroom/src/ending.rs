@@ -3,7 +3,7 @@
 use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::limits::{REASON_CHARS_MAX, TOKEN_LEEWAY};
 use cloakroom_core::refusal::Refusal;
-use cloakroom_core::session::{EndReason, Ending, Session};
+use cloakroom_core::session::{EndReason, Ending, Lifecycle, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::Looks;
 use cloakroom_core::token::TokenRefusal;
@@ -130,8 +130,9 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Load(missing));
             }
             let subject = loaded.subject_of(session)?;
-            if session.standing(subject, loaded.partition()?, loaded.now).is_err() {
-                self.forget_over(session);
+            let standing = session.standing(subject, loaded.partition()?, loaded.now);
+            if let Err(ending) = standing {
+                self.found_over(session, ending, loaded);
                 return Ok(Decision::Done(false));
             }
             let mut batch = Batch::default();
@@ -143,12 +144,24 @@ impl<S: Store> Authority<S> {
         Ok(committed.map(|committed| Ended { durability: committed.durability }))
     }
 
-    /// Drops what is cached of a session that was found to be over: whoever is told so may rely on
-    /// it at this node at once, whichever node ended it.
-    fn forget_over(&self, session: &Session) {
+    /// Takes note of a session that was found to be over: whoever is told so may rely on it at this
+    /// node at once, whichever node ended it, and even where the store then goes back.
+    pub(crate) fn found_over(&self, session: &Session, ending: Ending, loaded: &Loaded) {
+        let partition = session.sid.partition();
+        let is_timeout =
+            matches!(ending.reason, EndReason::IdleTimeout | EndReason::AbsoluteTimeout);
+        // A timeout may look otherwise to a node that knows of a later use.
+        if !is_timeout && self.cache.ended_lately(session).is_none() {
+            let cursor = match session.lifecycle {
+                Lifecycle::Ended(_) => loaded.version(&Key::Session(session.sid)),
+                Lifecycle::Live => Version::ZERO,
+            };
+            let entry = ended_feed(session, ending.reason, self.forget_at(loaded.now));
+            self.observe(partition, cursor, &[entry]);
+        }
         let mut keys = vec![Key::Session(session.sid), Key::Partition];
         keys.extend(session.subject.clone().map(Key::Subject));
-        self.cache.forget(session.sid.partition(), &keys);
+        self.cache.forget(partition, &keys);
     }
 
     /// Whose session a carried credential proves, live or not. Faults are faults; a dead or

@@ -429,9 +429,10 @@ impl<S: Store> Authority<S> {
             let subject = loaded.subject_of(session)?;
             match session.standing(subject, loaded.partition()?, loaded.now) {
                 Ok(()) => {}
-                Err(Ending { reason: EndReason::Replaced, at, successor: Some(first) })
+                Err(ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) })
                     if loaded.now.since(at) < grace =>
                 {
+                    self.found_over(session, ending, loaded);
                     return Ok(Decision::Done((first, data)));
                 }
                 Err(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
