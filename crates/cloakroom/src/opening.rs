@@ -429,9 +429,9 @@ impl<S: Store> Authority<S> {
             let subject = loaded.subject_of(session)?;
             match session.standing(subject, loaded.partition()?, loaded.now) {
                 Ok(()) => {}
-                Err(ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) })
-                    if loaded.now.since(at) < grace =>
-                {
+                Err(
+                    ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) },
+                ) if loaded.now.since(at) < grace => {
                     self.found_over(session, ending, loaded);
                     return Ok(Decision::Done((first, data)));
                 }
