@@ -11,7 +11,7 @@ use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, TokenHash};
 use cloakroom_store::record::StoreSettings;
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
-use moka::sync::Cache as Lru;
+use quick_cache::sync::Cache as Kept;
 
 use crate::api_keys::KeyUses;
 use crate::cache::{Cache, Meters};
@@ -83,7 +83,7 @@ pub struct Authority<S> {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) cache: Cache,
     /// Access tokens whose signature was checked and that weren't denied, by digest of all bytes.
-    pub(crate) access_tokens: Lru<[u8; 32], Arc<AccessClaims>>,
+    pub(crate) access_tokens: Kept<[u8; 32], Arc<AccessClaims>>,
     pub(crate) ring: RwLock<Arc<KeyRing>>,
     pub(crate) touches: Touches,
     pub(crate) reports: Reports,
@@ -108,13 +108,13 @@ impl<S: Store> Authority<S> {
     ) -> Result<Self, OpenError> {
         let (store_key, store_id) = store_key(&store, &secret, &*clock, &*entropy).await?;
         let keys = DerivedKeys::derive(&store_key);
-        let capacity = settings.verify.capacity;
+        let capacity = usize::try_from(settings.verify.capacity).unwrap_or(usize::MAX);
         let shared = settings.hs256_secret.as_ref();
         let ring = KeyRing::new(Vec::new(), &keys, shared)
             .map_err(|fault| OpenError::Unusable(fault.to_string()))?;
         let authority = Self {
             cache: Cache::new(store.partitions(), capacity),
-            access_tokens: Lru::new(capacity),
+            access_tokens: Kept::new(capacity),
             ring: RwLock::new(Arc::new(ring)),
             touches: Touches::default(),
             reports: Reports::default(),

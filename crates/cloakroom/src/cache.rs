@@ -3,12 +3,15 @@
 //! A filled entry is always one that was current when its read began and that nothing changed
 //! since: each partition counts what it saw change, and a fill whose count has moved is dropped.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwapOption;
 use cloakroom_core::event::FeedEntry;
+use cloakroom_core::keys::Kid;
 use cloakroom_core::limits::ENDED_SET_KEEP;
 #[cfg(feature = "mutants")]
 use cloakroom_core::mutants::{Mutant, active};
@@ -17,7 +20,7 @@ use cloakroom_core::session::{Ending, Session};
 use cloakroom_core::subject::{Bump, PartitionState, SubjectState};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_store::Key;
-use moka::sync::Cache as Lru;
+use quick_cache::sync::Cache as Kept;
 
 use crate::verify::Verified;
 
@@ -31,21 +34,45 @@ pub struct Meters {
     assertion: Mutex<Option<Assertion>>,
 }
 
+/// A session's assertion for the upstreams of a gateway: a signed token.
+#[derive(Debug)]
+pub struct GatewayAssertion {
+    token: Secret<String>,
+    shown: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl GatewayAssertion {
+    pub(crate) const fn new(token: Secret<String>) -> Self {
+        Self { token, shown: OnceLock::new() }
+    }
+
+    /// The token's text.
+    pub fn expose(&self) -> &String {
+        self.token.expose()
+    }
+
+    /// What a caller makes of the assertion and the session that it speaks of: made once, and
+    /// kept for as long as the assertion is handed out. `None`: a `T` isn't what was kept.
+    pub fn shown<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        self.shown.get_or_init(|| Box::new(make())).downcast_ref()
+    }
+}
+
 /// A gateway's assertion, and what it was made of.
 #[derive(Clone, Debug)]
 pub(crate) struct Assertion {
-    pub(crate) token: Arc<Secret<String>>,
+    pub(crate) token: Arc<GatewayAssertion>,
     pub(crate) fresh_until: Timestamp,
     pub(crate) session: Arc<Session>,
     pub(crate) subject: Option<Arc<SubjectState>>,
-    pub(crate) kid: String,
+    pub(crate) kid: Option<Kid>,
 }
 
 impl Assertion {
     /// Whether it still says what the session is: the very records it was made of, or records
     /// with the same claims, and the key that signs now.
-    pub(crate) fn made_of(&self, verified: &Verified, kid: &str) -> bool {
-        if self.kid != kid {
+    pub(crate) fn made_of(&self, verified: &Verified, kid: Option<&Kid>) -> bool {
+        if self.kid.as_ref() != kid {
             return false;
         }
         let same_subject = match (&self.subject, &verified.subject) {
@@ -143,9 +170,9 @@ struct Slot {
 /// The node's memory.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    sessions: Lru<Sid, CachedSession>,
-    meters: Lru<Sid, Arc<Meters>>,
-    subjects: Lru<Subject, Arc<SubjectState>>,
+    sessions: Kept<Sid, CachedSession>,
+    meters: Kept<Sid, Arc<Meters>>,
+    subjects: Kept<Subject, Arc<SubjectState>>,
     slots: Vec<Slot>,
 }
 
@@ -157,7 +184,7 @@ pub(crate) struct Mark {
 }
 
 impl Cache {
-    pub(crate) fn new(partitions: u16, capacity: u64) -> Self {
+    pub(crate) fn new(partitions: u16, capacity: usize) -> Self {
         let slot = || Slot {
             changes: AtomicU64::new(0),
             recent: RwLock::default(),
@@ -165,9 +192,9 @@ impl Cache {
             fresh_at: AtomicI64::new(0),
         };
         Self {
-            sessions: Lru::new(capacity),
-            meters: Lru::new(capacity),
-            subjects: Lru::new(capacity),
+            sessions: Kept::new(capacity),
+            meters: Kept::new(capacity),
+            subjects: Kept::new(capacity),
             slots: (0..partitions).map(|_| slot()).collect(),
         }
     }
@@ -190,7 +217,10 @@ impl Cache {
 
     /// This node's counters of a session.
     pub(crate) fn meters(&self, sid: Sid) -> Arc<Meters> {
-        self.meters.get_with(sid, Arc::default)
+        match self.meters.get_or_insert_with(&sid, || Ok::<_, Infallible>(Arc::default())) {
+            Ok(meters) => meters,
+            Err(never) => match never {},
+        }
     }
 
     /// When the partition's log was last read to its end.
@@ -243,8 +273,8 @@ impl Cache {
         self.note(partition, |_| {});
         for key in keys {
             match key {
-                Key::Session(sid) => self.sessions.invalidate(sid),
-                Key::Subject(subject) => self.subjects.invalidate(subject),
+                Key::Session(sid) => drop(self.sessions.remove(sid)),
+                Key::Subject(subject) => drop(self.subjects.remove(subject)),
                 Key::Partition => self.forget_partition(partition),
                 Key::Data(_)
                 | Key::Index(_)
@@ -266,8 +296,8 @@ impl Cache {
     pub(crate) fn forget_all(&self, partition: Partition) {
         self.note(partition, |_| {});
         self.forget_partition(partition);
-        self.sessions.invalidate_all();
-        self.subjects.invalidate_all();
+        self.sessions.clear();
+        self.subjects.clear();
     }
 
     fn forget_partition(&self, partition: Partition) {
@@ -289,14 +319,14 @@ impl Cache {
         match entry {
             FeedEntry::SessionEnded { sid, .. }
             | FeedEntry::SessionSteppedUp { sid, .. }
-            | FeedEntry::SessionChanged { sid } => self.sessions.invalidate(sid),
+            | FeedEntry::SessionChanged { sid } => drop(self.sessions.remove(sid)),
             FeedEntry::SubjectRaised { subject, except, .. } => {
-                self.subjects.invalidate(subject);
+                drop(self.subjects.remove(subject));
                 if let Some(sid) = except {
-                    self.sessions.invalidate(sid);
+                    drop(self.sessions.remove(sid));
                 }
             }
-            FeedEntry::SubjectChanged { subject } => self.subjects.invalidate(subject),
+            FeedEntry::SubjectChanged { subject } => drop(self.subjects.remove(subject)),
             FeedEntry::AllEnded { .. } => self.forget_partition(partition),
             FeedEntry::TokenDenied { .. }
             | FeedEntry::KeyChanged { .. }

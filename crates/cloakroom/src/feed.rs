@@ -114,7 +114,7 @@ impl<S: Store> Authority<S> {
     fn apply(&self, partition: Partition, entry: &FeedEntry, now: Timestamp) {
         self.cache.apply(partition, entry, now);
         match entry {
-            FeedEntry::KeyChanged { .. } => self.access_tokens.invalidate_all(),
+            FeedEntry::KeyChanged { .. } => self.access_tokens.clear(),
             FeedEntry::SessionEnded { .. }
             | FeedEntry::SessionSteppedUp { .. }
             | FeedEntry::SubjectRaised { .. }
@@ -255,7 +255,7 @@ impl<S: Store> Authority<S> {
     async fn went_back(&self, partition: Partition) -> Result<(), Error> {
         self.streams.went_back();
         self.cache.forget_all(partition);
-        self.access_tokens.invalidate_all();
+        self.access_tokens.clear();
         let now = self.now();
         if let Some(mut follower) = self.follower(partition) {
             follower.last.clear();

@@ -85,7 +85,7 @@ impl<S: Store> Authority<S> {
     pub(crate) async fn load_ring(&self) -> Result<(), Error> {
         let stored = self.stored_keys().await?;
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored.ring);
-        self.access_tokens.invalidate_all();
+        self.access_tokens.clear();
         Ok(())
     }
 

@@ -41,7 +41,7 @@ mod verify;
 
 pub use api_keys::{ApiKeyIdentity, ApiKeyView, NewApiKey, SCOPES};
 pub use authority::{Authority, OpenError, RootKey, StoreSecret};
-pub use cache::Meters;
+pub use cache::{GatewayAssertion, Meters};
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use context::{Context, Error, Unavailable};
 pub use data::{DataView, IfMatch};

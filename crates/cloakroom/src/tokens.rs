@@ -16,7 +16,7 @@ use cloakroom_core::types::{Secret, Sid, Subject, Timestamp};
 use cloakroom_store::Store;
 
 use crate::authority::Authority;
-use crate::cache::Assertion;
+use crate::cache::{Assertion, GatewayAssertion};
 use crate::clock::draw;
 use crate::context::{Error, Unavailable};
 use crate::opening::AccessToken;
@@ -85,14 +85,14 @@ impl<S: Store> Authority<S> {
 
     /// The gateway's assertion of a verified session: a token of an audience of its own, which
     /// nothing here takes. The same one is handed out again while it is true and long enough valid.
-    pub fn assertion(&self, verified: &Verified) -> Result<Arc<Secret<String>>, Error> {
+    pub fn assertion(&self, verified: &Verified) -> Result<Arc<GatewayAssertion>, Error> {
         let now = self.now();
         let ring = self.ring()?;
-        let kid = ring.signer().map(|key| key.kid().as_str().to_owned()).unwrap_or_default();
+        let kid = ring.signer().map(|key| key.kid().clone());
         let mut slot = verified.meters().assertion();
         if let Some(assertion) = &*slot
             && now < assertion.fresh_until
-            && assertion.made_of(verified, &kid)
+            && assertion.made_of(verified, kid.as_ref())
         {
             return Ok(Arc::clone(&assertion.token));
         }
@@ -100,7 +100,7 @@ impl<S: Store> Authority<S> {
         let subject = verified.subject.as_deref();
         let ttl = self.settings.gateway_ttl;
         let (token, expires_at) = self.sign(&verified.session, subject, audience, ttl, now)?;
-        let token = Arc::new(token);
+        let token = Arc::new(GatewayAssertion::new(token));
         *slot = Some(Assertion {
             token: Arc::clone(&token),
             fresh_until: expires_at.minus(ASSERTION_LEFT_MIN),

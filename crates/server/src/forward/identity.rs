@@ -1,23 +1,17 @@
-//! What a gateway is told of a session, in headers: made once and kept while it is true.
-
-use std::sync::Arc;
+//! What a gateway is told of a session, in headers: made once for each assertion.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom::Verified;
 use cloakroom_core::policy::{ClaimHeader, encode_claim_header};
-use cloakroom_core::session::{Object, Session};
-use cloakroom_core::subject::SubjectState;
-use cloakroom_core::types::{Secret, Sid};
+use cloakroom_core::session::Object;
 use hyper::HeaderMap;
+use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use moka::sync::Cache;
 use serde_json::Value;
 
 use crate::config::ForwardAuth;
 
-/// Sessions whose headers are kept.
-const IDENTITIES_MAX: u64 = 50_000;
 /// All identity headers together, in bytes: gateways give an answer's head 8 KiB, often no more.
 const IDENTITY_BYTES_MAX: usize = 7 * 1024;
 /// What a header costs beside its name and value: a colon, a space and a line's end.
@@ -27,17 +21,13 @@ const X_AUTH_SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
 const X_AUTH_SESSION: HeaderName = HeaderName::from_static("x-auth-session");
 const X_AUTH_CLAIMS: HeaderName = HeaderName::from_static("x-auth-claims");
 
-/// Makes and keeps the identity headers of sessions.
+/// Makes the identity headers of sessions.
 pub(crate) struct IdentityHeaders {
     claims: Vec<(ClaimHeader, HeaderName)>,
-    kept: Cache<Sid, Arc<Identity>>,
 }
 
 /// A session as an upstream sees it.
 pub(crate) struct Identity {
-    session: Arc<Session>,
-    subject: Option<Arc<SubjectState>>,
-    token: Arc<Secret<String>>,
     claims: Object,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -49,42 +39,55 @@ impl IdentityHeaders {
             let name = HeaderName::from_bytes(claim.header().as_bytes()).ok()?;
             Some((claim.clone(), name))
         });
-        Self { claims: claims.collect(), kept: Cache::new(IDENTITIES_MAX) }
+        Self { claims: claims.collect() }
     }
 
-    /// What is to be said of a session, with this assertion of it.
-    pub(crate) fn of(&self, verified: &Verified, token: Arc<Secret<String>>) -> Arc<Identity> {
-        let sid = verified.session.sid;
-        if let Some(identity) = self.kept.get(&sid).filter(|known| known.is_of(verified, &token)) {
-            return identity;
-        }
-        let identity = Arc::new(self.make(verified, token));
-        self.kept.insert(sid, Arc::clone(&identity));
-        identity
-    }
-
-    fn make(&self, verified: &Verified, token: Arc<Secret<String>>) -> Identity {
-        let session = Arc::clone(&verified.session);
+    /// What is to be said of a session, with this assertion of it. To be kept with the assertion:
+    /// both are of the same claims.
+    pub(crate) fn make(&self, verified: &Verified, assertion: &str) -> Identity {
+        let session = &verified.session;
         let claims = verified.claims();
         let subject = session.subject.as_ref().map(|subject| Value::from(subject.as_str()));
         let subject = subject.as_ref().map(encode_claim_header).unwrap_or_default();
         let json = serde_json::to_vec(&claims).unwrap_or_default();
-        let mut bearer = value_of(format!("Bearer {}", token.expose()));
-        bearer.set_sensitive(true);
-        let mut headers = vec![
-            (AUTHORIZATION, bearer),
-            (X_AUTH_SUBJECT, value_of(subject)),
-            (X_AUTH_SESSION, value_of(session.sid.to_string())),
+        let mut said = vec![
+            (AUTHORIZATION, format!("Bearer {assertion}")),
+            (X_AUTH_SUBJECT, subject),
+            (X_AUTH_SESSION, session.sid.to_string()),
         ];
         let single = self.claims.iter().map(|(claim, name)| (name.clone(), claim.value(&claims)));
         let whole = (X_AUTH_CLAIMS, URL_SAFE_NO_PAD.encode(json));
         for (name, text) in single.chain([whole]) {
-            let value = value_that_fits(&headers, &name, text);
-            headers.push((name, value));
+            let text = text_that_fits(&said, &name, text);
+            said.push((name, text));
         }
-        let subject = verified.subject.clone();
-        Identity { session, subject, token, claims, headers }
+        Identity { claims, headers: in_one_piece(said) }
     }
+}
+
+/// The text, or an empty one if the headers would grow over what gateways take. The assertion has
+/// all the claims, so that nothing is lost with it.
+fn text_that_fits(said: &[(HeaderName, String)], name: &HeaderName, text: String) -> String {
+    let cost = |name: &HeaderName, length| name.as_str().len() + length + HEADER_OVERHEAD_BYTES;
+    let so_far: usize = said.iter().map(|(name, text)| cost(name, text.len())).sum();
+    if so_far + cost(name, text.len()) > IDENTITY_BYTES_MAX { String::new() } else { text }
+}
+
+/// The values as parts of one piece of memory: an answer takes them by one reference count, and
+/// what is written out lies side by side.
+fn in_one_piece(said: Vec<(HeaderName, String)>) -> Vec<(HeaderName, HeaderValue)> {
+    let all: String = said.iter().map(|(_, value)| value.as_str()).collect();
+    let (all, mut from) = (Bytes::from(all), 0);
+    let value_of = |(name, value): (HeaderName, String)| {
+        let to = from + value.len();
+        // Everything here is visible ASCII; what isn't would be said as if it weren't there.
+        let value = HeaderValue::from_maybe_shared(all.slice(from..to));
+        let mut value = value.unwrap_or(HeaderValue::from_static(""));
+        value.set_sensitive(name == AUTHORIZATION);
+        from = to;
+        (name, value)
+    };
+    said.into_iter().map(value_of).collect()
 }
 
 impl Identity {
@@ -99,36 +102,4 @@ impl Identity {
             headers.insert(name, value.clone());
         }
     }
-
-    /// Whether it was made of the very same records.
-    fn is_of(&self, verified: &Verified, token: &Arc<Secret<String>>) -> bool {
-        let same_subject = match (&self.subject, &verified.subject) {
-            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        Arc::ptr_eq(&self.session, &verified.session)
-            && same_subject
-            && Arc::ptr_eq(&self.token, token)
-    }
-}
-
-/// The value, or an empty one if the headers would grow over what gateways take. The assertion has
-/// all the claims, so that nothing is lost with it.
-fn value_that_fits(
-    headers: &[(HeaderName, HeaderValue)],
-    name: &HeaderName,
-    text: String,
-) -> HeaderValue {
-    let cost = |name: &HeaderName, length| name.as_str().len() + length + HEADER_OVERHEAD_BYTES;
-    let so_far: usize = headers.iter().map(|(name, value)| cost(name, value.len())).sum();
-    if so_far + cost(name, text.len()) > IDENTITY_BYTES_MAX {
-        return HeaderValue::from_static("");
-    }
-    value_of(text)
-}
-
-/// Everything here is visible ASCII; what isn't would be said as if it weren't there.
-fn value_of(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }

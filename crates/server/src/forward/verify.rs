@@ -100,7 +100,16 @@ async fn decide(
     note(asked, RateNote { name: "verify", admission })?;
     verified.user()?;
     let assertion = site.authority.assertion(&verified)?;
-    let identity = site.identities.of(&verified, assertion);
+    let make = || site.identities.make(&verified, assertion.expose());
+    // Nobody else keeps anything with an assertion; were it so, the headers are made anew.
+    let made;
+    let identity = match assertion.shown(make) {
+        Some(identity) => identity,
+        None => {
+            made = make();
+            &made
+        }
+    };
     let session = &verified.session;
     let assurance = Assurance {
         claims: identity.claims(),

@@ -136,7 +136,15 @@ impl Shell {
                 Err(_) => Poll::Ready(None),
             }
         });
-        match tokio::time::timeout(self.site.config.server.request_timeout, caught).await {
+        let mut caught = pin!(caught);
+        // Most answers are there at once: no timer is made for them.
+        let done = match poll_fn(|cx| Poll::Ready(caught.as_mut().poll(cx))).await {
+            Poll::Ready(done) => Ok(done),
+            Poll::Pending => {
+                tokio::time::timeout(self.site.config.server.request_timeout, caught).await
+            }
+        };
+        match done {
             Ok(Some(response)) => response,
             Ok(None) => {
                 tracing::error!("a handler panicked");
