@@ -20,7 +20,7 @@ use cloakroom_core::token::access::ExtraClaims;
 use cloakroom_core::types::Subject;
 use cloakroom_embedded::{Embedded, Options};
 
-use crate::Outcome;
+use crate::{Outcome, machine};
 
 /// The master key of every store that a benchmark makes: there is nothing in them to protect.
 pub const MASTER_KEY: [u8; 32] = [7; 32];
@@ -113,14 +113,24 @@ pub async fn open_one(engine: &Engine, subject: &str, delivery: Delivery) -> Out
     Ok(engine.open_session(request, &Context::system()).await?)
 }
 
-/// Runs `count` tasks at once until `span` is over; says how many calls a second were made.
+/// How fast calls were made.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Calls in a second.
+    pub per_second: f64,
+    /// Processor time of this process for a call, in microseconds.
+    pub cpu_us: f64,
+}
+
+/// Runs `count` tasks at once until `span` is over; says how fast calls were made.
 ///
 /// `call` gets the task's number and the number of the call within the task.
-pub async fn at_once<F, T>(count: usize, span: Duration, call: F) -> Outcome<f64>
+pub async fn at_once<F, T>(count: usize, span: Duration, call: F) -> Outcome<Pace>
 where
     F: Fn(usize, usize) -> T + Clone + Send + Sync + 'static,
     T: Future<Output = Outcome<()>> + Send,
 {
+    let used_before = machine::cpu_time(std::process::id())?;
     let started = Instant::now();
     let tasks: Vec<_> = (0..count)
         .map(|task| {
@@ -139,5 +149,8 @@ where
     for task in tasks {
         made += task.await??;
     }
-    Ok(made as f64 / started.elapsed().as_secs_f64())
+    let made = made as f64;
+    let per_second = made / started.elapsed().as_secs_f64();
+    let used = machine::cpu_time(std::process::id())?.saturating_sub(used_before);
+    Ok(Pace { per_second, cpu_us: used.as_secs_f64() * 1e6 / made })
 }

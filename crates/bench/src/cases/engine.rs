@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use crate::Outcome;
 use crate::append::Appender;
 use crate::report::{Aim, Figure, Kind, Report};
-use crate::setting::{self, Engine, at_once, open_one};
+use crate::setting::{self, Engine, Pace, at_once, open_one};
 
 const CREDENTIALS: usize = 10_000;
 const ROUNDS: usize = 5;
@@ -38,7 +38,9 @@ const COOKIE_READ: &str = "engine/verify-cookie-read";
 const ACCESS_CACHED: &str = "engine/verify-access-cached";
 const ACCESS_FIRST: &str = "engine/verify-access-first";
 const OPEN: &str = "engine/open";
+const OPEN_CPU: &str = "engine/open-cpu";
 const REFRESH: &str = "engine/refresh";
+const REFRESH_CPU: &str = "engine/refresh-cpu";
 
 /// Measures what is asked for.
 pub fn run(report: &Report, folder: &Path) -> Outcome<()> {
@@ -46,7 +48,7 @@ pub fn run(report: &Report, folder: &Path) -> Outcome<()> {
     if report.wants_any(&[COOKIE_CACHED, COOKIE_READ, ACCESS_CACHED, ACCESS_FIRST]) {
         verify(report, &runtime, &folder.join("engine-verify"))?;
     }
-    if report.wants_any(&[OPEN, REFRESH]) {
+    if report.wants_any(&[OPEN, OPEN_CPU, REFRESH, REFRESH_CPU]) {
         runtime.block_on(write(report, &folder.join("engine-write")))?;
     }
     Ok(())
@@ -162,8 +164,8 @@ async fn write(report: &Report, folder: &Path) -> Outcome<()> {
     let appender = Arc::new(Appender::create(&folder.with_extension("log"))?);
     let bytes = bytes_of_an_opening(&engine).await?;
     let chains = chains(&engine).await?;
-    let mut opened = Figure::new(OPEN, "calls/s", Kind::Rate, Aim::AtLeast(0.4));
-    let mut refreshed = Figure::new(REFRESH, "calls/s", Kind::Rate, Aim::Open);
+    let mut opened = Duel::new(OPEN, OPEN_CPU, Aim::AtLeast(0.4));
+    let mut refreshed = Duel::new(REFRESH, REFRESH_CPU, Aim::Open);
     let count = Arc::new(AtomicU64::new(0));
     for _ in 0..ROUNDS {
         let append = || {
@@ -173,21 +175,46 @@ async fn write(report: &Report, folder: &Path) -> Outcome<()> {
                 async move { Ok(appender.append(bytes).await?) }
             })
         };
-        if report.wants(OPEN) {
+        if report.wants_any(&[OPEN, OPEN_CPU]) {
             let ours = open_at_once(&engine, &count).await?;
             opened.pair(ours, append().await?);
         }
-        if report.wants(REFRESH) {
+        if report.wants_any(&[REFRESH, REFRESH_CPU]) {
             let ours = refresh_at_once(&engine, &chains).await?;
             refreshed.pair(ours, append().await?);
         }
     }
-    report.tell(&opened);
-    report.tell(&refreshed);
+    opened.tell(report);
+    refreshed.tell(report);
     Ok(())
 }
 
-async fn open_at_once(engine: &Arc<Engine>, count: &Arc<AtomicU64>) -> Outcome<f64> {
+/// Calls beside appends, by their number and by their processor time.
+struct Duel {
+    rates: Figure,
+    costs: Figure,
+}
+
+impl Duel {
+    fn new(rate: &'static str, cpu: &'static str, aim: Aim) -> Self {
+        Self {
+            rates: Figure::new(rate, "calls/s", Kind::Rate, aim),
+            costs: Figure::new(cpu, "us CPU", Kind::Cost, Aim::Open),
+        }
+    }
+
+    fn pair(&mut self, ours: Pace, reference: Pace) {
+        self.rates.pair(ours.per_second, reference.per_second);
+        self.costs.pair(ours.cpu_us, reference.cpu_us);
+    }
+
+    fn tell(&self, report: &Report) {
+        report.tell(&self.rates);
+        report.tell(&self.costs);
+    }
+}
+
+async fn open_at_once(engine: &Arc<Engine>, count: &Arc<AtomicU64>) -> Outcome<Pace> {
     let (engine, count) = (Arc::clone(engine), Arc::clone(count));
     at_once(CALLERS, ROUND, move |_, _| {
         let engine = Arc::clone(&engine);
@@ -209,7 +236,7 @@ async fn chains(engine: &Engine) -> Outcome<Chains> {
     Ok(Arc::new(chains))
 }
 
-async fn refresh_at_once(engine: &Arc<Engine>, chains: &Chains) -> Outcome<f64> {
+async fn refresh_at_once(engine: &Arc<Engine>, chains: &Chains) -> Outcome<Pace> {
     let (engine, chains) = (Arc::clone(engine), Arc::clone(chains));
     at_once(CALLERS, ROUND, move |caller, _| {
         let (engine, chains) = (Arc::clone(&engine), Arc::clone(&chains));
