@@ -291,6 +291,11 @@ impl Cache {
         }
     }
 
+    /// Drops what is cached of a session that the store doesn't have (any more).
+    pub(crate) fn evict(&self, sid: Sid) {
+        self.sessions.remove(&sid);
+    }
+
     /// Drops everything that is cached of a partition, and all that is cached at all of sessions:
     /// the log went back.
     pub(crate) fn forget_all(&self, partition: Partition) {

@@ -5,7 +5,7 @@ use cloakroom_core::json::merge_patch;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::Object;
 use cloakroom_core::types::Sid;
-use cloakroom_store::{Batch, Key, Record, Review, Store, Version};
+use cloakroom_store::{Batch, Key, Record, Review, Store, StoreError, Version};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
@@ -85,6 +85,12 @@ impl<S: Store> Authority<S> {
                 return match &tried {
                     Some(tried) if loaded.in_doubt && *tried == view.data => {
                         Ok(Decision::Done(view))
+                    }
+                    // Or somebody wrote since, on what was before or on what we wrote: a "no" might
+                    // be wrong.
+                    Some(_) if loaded.in_doubt => {
+                        let why = "another write followed".to_owned();
+                        Err(StoreError::OutcomeUnknown(why).into())
                     }
                     Some(_) | None => Err(Refusal::PreconditionFailed.into()),
                 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloakroom_core::event::FeedEntry;
 use cloakroom_core::session::EndReason;
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
-use cloakroom_store::{Entry, Key, Log, Logged, Store, Tick};
+use cloakroom_store::{Batch, Entry, Key, Log, Logged, Store, Tick};
 
 use cloakroom_core::limits::{ENDED_SET_KEEP, FEED_MARGIN};
 #[cfg(feature = "mutants")]
@@ -292,7 +292,10 @@ impl<S: Store> Authority<S> {
         let ctx = Context::system();
         match entry {
             FeedEntry::SessionEnded { sid, reason, .. } => {
-                self.end_with(*sid, (*reason).into(), None, &ctx).await?;
+                let ended = self.end_with(*sid, (*reason).into(), None, &ctx).await?;
+                if ended.is_none() {
+                    self.announce_if_gone(partition, *sid, entry).await?;
+                }
             }
             FeedEntry::SubjectRaised { subject, epoch, except, reason } => {
                 self.raise_again(subject, *epoch, *except, *reason, &ctx).await?;
@@ -307,6 +310,24 @@ impl<S: Store> Authority<S> {
             | FeedEntry::SubjectChanged { .. }
             | FeedEntry::RecordChanged => {}
         }
+        Ok(())
+    }
+
+    /// Tells the other nodes of an ending whose session the store has lost as a whole: they may
+    /// still have it in their caches.
+    async fn announce_if_gone(
+        &self,
+        partition: Partition,
+        sid: Sid,
+        entry: &FeedEntry,
+    ) -> Result<(), Error> {
+        if self.load(partition, &[Key::Session(sid)]).await?.session(sid).is_some() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.feed(entry.clone());
+        let deadline = self.now().plus(self.settings.store_timeout);
+        self.try_commit(partition, batch, deadline).await?;
         Ok(())
     }
 

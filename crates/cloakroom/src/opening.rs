@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloakroom_core::event::{Event, EventKind, FeedEntry};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{
-    Delivery, EndReason, Ending, Epochs, Grant, Holder, Object, Session,
+    Delivery, EndReason, Ending, Epochs, Grant, Holder, Lifecycle, Object, Session,
 };
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::Looks;
@@ -318,7 +318,22 @@ impl<S: Store> Authority<S> {
             let closing = Closing { reason: EndReason::TooManySessions, successor: None };
             self.close(batch, oldest, loaded, closing, ctx);
         }
-        Ok(live.into_iter().map(|session| session.sid).collect())
+        let mut kept: Vec<Sid> = live.into_iter().map(|session| session.sid).collect();
+        // A node with a slower clock, or one that knows of a later use, may find it live yet; it
+        // leaves the index when its end is written down.
+        kept.extend(
+            loaded
+                .index(subject)
+                .iter()
+                .filter_map(|sid| loaded.session(*sid))
+                .filter(|session| session.lifecycle == Lifecycle::Live)
+                .filter(|session| {
+                    let standing = session.standing(known, state, loaded.now);
+                    matches!(standing, Err(Ending { reason: EndReason::IdleTimeout, .. }))
+                })
+                .map(|session| session.sid),
+        );
+        Ok(kept)
     }
 
     /// The answer to whoever now holds a session.

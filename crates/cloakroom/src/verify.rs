@@ -327,7 +327,10 @@ impl<S: Store> Authority<S> {
             loaded = self.load(partition, &keys).await?;
         }
         let denied = denied_key.is_some_and(|key| loaded.get(&key).is_some());
-        let Some(session) = loaded.session(sid) else { return Ok(None) };
+        let Some(session) = loaded.session(sid) else {
+            self.cache.evict(sid);
+            return Ok(None);
+        };
         let session = Arc::new(session.clone());
         let state = Arc::new(*loaded.partition()?);
         let subject = session.subject.as_ref().and_then(|name| loaded.subject(name)).cloned();
