@@ -1,31 +1,24 @@
 //! Passwords hashed and checked off the async threads: so many at once, and so many waiting.
 
+mod stored;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Params, Version};
-use cloakroom_core::types::{Secret, same_bytes};
+use cloakroom_core::types::Secret;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::context::{Error, Unavailable};
 
+use stored::{OUTPUT_BYTES, SALT_BYTES, StoredHash, phc};
+
 /// What may wait for each hash that runs; beyond, the answer is "overloaded" at once.
 const WAITING_PER_RUNNING: usize = 8;
 /// How long one waits for its turn at most.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// Bytes of a hash, and of its salt.
-const OUTPUT_BYTES: usize = 32;
-const SALT_BYTES: usize = 16;
-/// A stored hash with parameters beyond these is refused, so that no import makes one sign-in eat
-/// the machine. What is configured is always taken. Memory in KiB.
-const MEMORY_MAX: u32 = 256 * 1024;
-const PASSES_MAX: u32 = 64;
-const LANES_MAX: u32 = 16;
-/// Memory times passes, in KiB: about a second of one core.
-const WORK_MAX: u64 = 1024 * 1024;
 
 /// What a password came to against a stored hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,14 +125,7 @@ impl HashPool {
     }
 
     fn usable(&self, text: &str) -> Option<StoredHash> {
-        let hash = StoredHash::parse(text)?;
-        let own = &self.params;
-        let (memory, passes) = (hash.params.m_cost(), hash.params.t_cost());
-        let within = memory <= MEMORY_MAX.max(own.m_cost())
-            && passes <= PASSES_MAX.max(own.t_cost())
-            && hash.params.p_cost() <= LANES_MAX.max(own.p_cost())
-            && cost(&hash.params) <= WORK_MAX.max(cost(own));
-        within.then_some(hash)
+        StoredHash::parse(text, &self.params)
     }
 
     /// Runs `work` when it is its turn. Without a runtime (in a simulation) it runs right here.
@@ -165,65 +151,6 @@ impl HashPool {
             .await
             .map_err(|_| Unavailable::Key("a password's hash was not finished".into()).into())
     }
-}
-
-/// A hash as stored, taken apart.
-struct StoredHash {
-    algorithm: Algorithm,
-    version: Version,
-    params: Params,
-    salt: Salt,
-    output: Vec<u8>,
-}
-
-impl StoredHash {
-    fn parse(text: &str) -> Option<Self> {
-        let hash = PasswordHash::new(text).ok()?;
-        let version = match hash.version {
-            Some(number) => Version::try_from(number).ok()?,
-            // The PHC string format: without a version it is the first.
-            None => Version::V0x10,
-        };
-        Some(Self {
-            algorithm: Algorithm::try_from(hash.algorithm.as_str()).ok()?,
-            version,
-            params: Params::try_from(&hash).ok()?,
-            salt: hash.salt?,
-            output: hash.hash?.as_bytes().to_vec(),
-        })
-    }
-
-    fn matches(&self, password: &Secret<String>) -> bool {
-        let mut output = vec![0; self.output.len()];
-        let argon2 = Argon2::new(self.algorithm, self.version, self.params.clone());
-        let password = password.expose().as_bytes();
-        argon2.hash_password_into(password, &self.salt, &mut output).is_ok()
-            && same_bytes(&output, &self.output)
-    }
-
-    fn is_weaker_than(&self, wanted: &Params) -> bool {
-        self.algorithm != Algorithm::Argon2id
-            || self.version != Version::V0x13
-            || self.params.m_cost() < wanted.m_cost()
-            || self.params.t_cost() < wanted.t_cost()
-            || self.output.len() < OUTPUT_BYTES
-            || self.salt.len() < SALT_BYTES
-    }
-}
-
-fn cost(params: &Params) -> u64 {
-    u64::from(params.m_cost()) * u64::from(params.t_cost())
-}
-
-fn phc(params: &Params, salt: &[u8], output: &[u8]) -> Option<String> {
-    let hash = PasswordHash {
-        algorithm: Algorithm::Argon2id.ident(),
-        version: Some(Version::V0x13.into()),
-        params: ParamsString::try_from(params).ok()?,
-        salt: Some(Salt::new(salt).ok()?),
-        hash: Some(Output::new(output).ok()?),
-    };
-    Some(hash.to_string())
 }
 
 #[cfg(test)]

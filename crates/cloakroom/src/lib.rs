@@ -59,7 +59,7 @@ pub use streams::{Signal, Subscription, Told};
 pub use subjects::{SubjectPatch, SubjectView};
 pub use sweep::Swept;
 pub use tokens::Introspection;
-pub use users::{NewUser, UserPage, UserPatch, UserView};
+pub use users::{NewPassword, NewUser, UserPage, UserPatch, UserView};
 pub use verify::{Credential, Listed, SessionPage, Verified, Via};
 
 pub use cloakroom_core as core;

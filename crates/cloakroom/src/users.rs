@@ -54,14 +54,35 @@ pub struct UserView {
 }
 
 /// A user to be created.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct NewUser {
     /// What the user will type to sign in.
     pub identifier: String,
     /// The password; none: the user can't sign in by password yet.
-    pub password: Option<Secret<String>>,
+    pub password: Option<NewPassword>,
     /// The user's claims.
     pub claims: Object,
+    /// Whether the user can't sign in.
+    pub disabled: bool,
+}
+
+/// A new user's password.
+#[derive(Debug)]
+pub enum NewPassword {
+    /// Chosen here and now: the rules for passwords apply.
+    Chosen(Secret<String>),
+    /// Known in another directory only, whose hash of it this is: argon2, bcrypt, scrypt or
+    /// PBKDF2. It is replaced by one of our own at the next sign-in.
+    Hash(String),
+}
+
+/// A user to be created, after all that can be checked without the store.
+struct Checked {
+    identifier: Identifier,
+    /// A chosen one is normalised.
+    password: Option<NewPassword>,
+    claims: Object,
+    disabled: bool,
 }
 
 /// What is to change of a user.
@@ -106,37 +127,49 @@ struct Changed {
 impl<S: Store> Authority<S> {
     /// Creates a user.
     pub async fn create_user(&self, new: NewUser, ctx: &Context) -> Result<UserView, Error> {
-        let NewUser { identifier, password, claims } = new;
-        let identifier = parse_identifier(&identifier)?;
-        self.check_claims(&claims)?;
-        let password = password.map(|new| self.chosen(&new, &identifier)).transpose()?;
+        let mut new = self.checked(new)?;
         // Looked at before the password costs anything; decided when the pointer is put.
-        if self.is_taken(self.name_of(&identifier), None).await? {
+        if self.is_taken(self.name_of(&new.identifier), None).await? {
             return Err(TAKEN.into());
         }
-        let hash = match password {
-            Some(password) => Some(self.hashing.hash(password, draw(&*self.entropy)).await?),
+        let hash = match new.password.take() {
+            Some(NewPassword::Chosen(password)) => {
+                Some(self.hashing.hash(password, draw(&*self.entropy)).await?)
+            }
+            Some(NewPassword::Hash(hash)) => Some(hash),
             None => None,
         };
-        self.create(identifier, hash, claims, ctx).await
+        self.create(new, hash, ctx).await
     }
 
-    /// Creates a user from another directory, with the argon2 hash of a password that is known
-    /// there only (a PHC string). One with parameters that no sign-in could bear is refused.
-    pub async fn import_user(
-        &self,
-        identifier: &str,
-        hash: &str,
-        claims: Object,
-        ctx: &Context,
-    ) -> Result<UserView, Error> {
-        let identifier = parse_identifier(identifier)?;
-        self.check_claims(&claims)?;
-        if !self.hashing.accepts(hash) {
-            let why = "not an argon2 hash with parameters within bounds".to_owned();
-            return Err(Refusal::InvalidMember { member: "password_hash".into(), why }.into());
+    /// Whether a user could be created as things stand; nothing is.
+    pub async fn check_user(&self, new: NewUser) -> Result<(), Error> {
+        let new = self.checked(new)?;
+        match self.is_taken(self.name_of(&new.identifier), None).await? {
+            true => Err(TAKEN.into()),
+            false => Ok(()),
         }
-        self.create(identifier, Some(hash.to_owned()), claims, ctx).await
+    }
+
+    fn checked(&self, new: NewUser) -> Result<Checked, Error> {
+        let NewUser { identifier, password, claims, disabled } = new;
+        let identifier = parse_identifier(&identifier)?;
+        self.check_claims(&claims)?;
+        let password = match password {
+            Some(NewPassword::Chosen(new)) => {
+                Some(NewPassword::Chosen(self.chosen(&new, &identifier)?))
+            }
+            Some(NewPassword::Hash(hash)) if self.hashing.accepts(&hash) => {
+                Some(NewPassword::Hash(hash))
+            }
+            Some(NewPassword::Hash(_)) => {
+                let why = "must be an argon2, bcrypt, scrypt or PBKDF2 hash within bounds";
+                let (member, why) = ("password_hash".to_owned(), why.to_owned());
+                return Err(Refusal::InvalidMember { member, why }.into());
+            }
+            None => None,
+        };
+        Ok(Checked { identifier, password, claims, disabled })
     }
 
     /// Creates a user who registers. That a name is taken can't be hidden here.
@@ -147,8 +180,8 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
     ) -> Result<UserView, Error> {
         let identifier = identifier.to_owned();
-        let claims = Object::new();
-        self.create_user(NewUser { identifier, password: Some(password), claims }, ctx).await
+        let password = Some(NewPassword::Chosen(password));
+        self.create_user(NewUser { identifier, password, ..NewUser::default() }, ctx).await
     }
 
     /// A user by id.
@@ -304,11 +337,11 @@ impl<S: Store> Authority<S> {
 
     async fn create(
         &self,
-        identifier: Identifier,
+        new: Checked,
         hash: Option<String>,
-        claims: Object,
         ctx: &Context,
     ) -> Result<UserView, Error> {
+        let Checked { identifier, claims, disabled, .. } = new;
         let name = self.name_of(&identifier);
         let id = self.new_user_id()?;
         let claimed_at = self.claim(name, &id).await?;
@@ -329,6 +362,7 @@ impl<S: Store> Authority<S> {
             };
             let mut state = SubjectState::new(id.clone());
             state.claims.clone_from(&claims);
+            state.disabled_at = disabled.then_some(at);
             state.password_changed_at = user.password_changed_at;
             let view = view(&user, Some(&state))?;
             let mut batch = Batch::default();

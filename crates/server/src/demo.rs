@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloakroom::store::Store;
-use cloakroom::{Authority, Context, Error, NewUser, OpenRequest};
+use cloakroom::{Authority, Context, Error, NewPassword, NewUser, OpenRequest};
 use cloakroom_core::session::{Client, Delivery, Grant, Object};
 use cloakroom_core::types::{Secret, Subject};
 
@@ -117,8 +117,8 @@ pub async fn populate<S: Store>(authority: &Authority<S>) -> Result<(), Error> {
             ("email".to_owned(), identifier.into()),
             ("role".to_owned(), role.into()),
         ]);
-        let password = Some(Secret::new(PASSWORD.to_owned()));
-        let user = NewUser { identifier: identifier.to_owned(), password, claims };
+        let password = Some(NewPassword::Chosen(Secret::new(PASSWORD.to_owned())));
+        let user = NewUser { identifier: identifier.to_owned(), password, claims, disabled: false };
         users.push(authority.create_user(user, &ctx).await?.id);
     }
     for (owner, label, agent, ip) in DEVICES {

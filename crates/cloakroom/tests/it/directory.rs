@@ -9,8 +9,8 @@ use cloakroom::core::store_key::MasterKey;
 use cloakroom::core::types::{Partition, Secret, Subject};
 use cloakroom::store::{Key, Kind, Record, Store};
 use cloakroom::{
-    Authority, Clock, Context, Login, NewUser, Opened, Settings, StoreSecret, SystemEntropy,
-    UserView,
+    Authority, Clock, Context, Login, NewPassword, NewUser, Opened, Settings, StoreSecret,
+    SystemEntropy, UserView,
 };
 
 use crate::world::*;
@@ -37,8 +37,8 @@ pub(crate) fn login(identifier: &str, password: &str) -> Login {
 pub(crate) fn new_user(identifier: &str, password: Option<&str>) -> NewUser {
     NewUser {
         identifier: identifier.to_owned(),
-        password: password.map(secret),
-        claims: Object::new(),
+        password: password.map(|text| NewPassword::Chosen(secret(text))),
+        ..NewUser::default()
     }
 }
 

@@ -4,7 +4,7 @@ use cloakroom::core::event::EventKind;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::Delivery;
 use cloakroom::core::types::Secret;
-use cloakroom::{Login, NewUser, UserPatch, UserView, is_reset_token};
+use cloakroom::{Login, NewPassword, NewUser, UserPatch, UserView, is_reset_token};
 
 use crate::world::{HOUR, SECOND, World, ctx, refusal};
 
@@ -18,8 +18,8 @@ fn secret(text: &str) -> Secret<String> {
 async fn user(world: &World) -> UserView {
     let new = NewUser {
         identifier: "ada@example.com".into(),
-        password: Some(secret(OLD)),
-        claims: Default::default(),
+        password: Some(NewPassword::Chosen(secret(OLD))),
+        ..NewUser::default()
     };
     world.authority.create_user(new, &ctx()).await.expect("a user")
 }

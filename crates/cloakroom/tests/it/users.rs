@@ -10,7 +10,7 @@ use cloakroom::core::session::{Delivery, EndReason, Grant};
 use cloakroom::core::types::Subject;
 use cloakroom::store::record::IdentifierPointer;
 use cloakroom::store::{Batch, Key, Kind, Record, Review, Store, Version};
-use cloakroom::{Authority, NewUser, SubjectPatch, UserPatch};
+use cloakroom::{Authority, NewPassword, NewUser, SubjectPatch, UserPatch};
 use serde_json::json;
 
 use crate::directory::*;
@@ -378,12 +378,53 @@ async fn j5_an_imported_hash_works_and_an_absurd_one_is_refused() {
     let world = World::new().await;
     let user = world.user("grace@example.com").await;
     let hash = stored_hash(&world.authority, &user.id).await;
-    let imported = world.authority.import_user(NAME, &hash, Default::default(), &ctx()).await;
-    assert!(imported.is_ok());
+    let imported = |name: &str, hash: &str| NewUser {
+        identifier: name.to_owned(),
+        password: Some(NewPassword::Hash(hash.to_owned())),
+        ..NewUser::default()
+    };
+    let made = world.authority.create_user(imported(NAME, &hash), &ctx()).await;
+    assert!(made.is_ok());
     assert!(world.authority.sign_in(login(NAME, PASSWORD), &ctx()).await.is_ok());
     for absurd in [hash.replace("m=8,", "m=4194304,"), hash.replace("t=1,", "t=1000000,")] {
-        let refused =
-            world.authority.import_user("b@example.com", &absurd, Default::default(), &ctx()).await;
+        let refused = world.authority.create_user(imported("b@example.com", &absurd), &ctx()).await;
         assert!(matches!(refusal(refused), Refusal::InvalidMember { .. }));
     }
+}
+
+#[tokio::test]
+async fn j5_a_hash_of_another_library_signs_in_and_is_replaced_by_our_own() {
+    let world = World::new().await;
+    // Made by werkzeug of "correct horse": shorter than a password chosen here may be.
+    let foreign = "pbkdf2:sha256:1000$sO6Fk3g3Yn0RQU0U$\
+                   85bf4c9bf5217006c1061841d4aa69512ad7bd0fb8e1f30a947a6580602ad48f";
+    let new = NewUser {
+        identifier: NAME.to_owned(),
+        password: Some(NewPassword::Hash(foreign.to_owned())),
+        ..NewUser::default()
+    };
+    let user = world.authority.create_user(new, &ctx()).await.expect("a user");
+    let wrong = world.authority.sign_in(login(NAME, "correct house"), &ctx()).await;
+    assert_eq!(refusal(wrong), Refusal::CredentialsInvalid);
+    assert_eq!(stored_hash(&world.authority, &user.id).await, foreign);
+    for _ in 0..2 {
+        assert!(world.authority.sign_in(login(NAME, "correct horse"), &ctx()).await.is_ok());
+    }
+    let renewed = stored_hash(&world.authority, &user.id).await;
+    assert!(renewed.starts_with("$argon2id$"), "{renewed}");
+}
+
+#[tokio::test]
+async fn a_user_may_be_checked_without_being_created_and_created_disabled() {
+    let world = World::new().await;
+    let new = || NewUser { disabled: true, ..new_user("bob@example.com", Some(PASSWORD)) };
+    assert!(world.authority.check_user(new()).await.is_ok());
+    let found = world.authority.user_by_identifier("bob@example.com").await.expect("an answer");
+    assert!(found.is_none());
+    let user = world.authority.create_user(new(), &ctx()).await.expect("a user");
+    assert!(user.disabled);
+    let refused = world.authority.sign_in(login("bob@example.com", PASSWORD), &ctx()).await;
+    assert_eq!(refusal(refused), Refusal::CredentialsInvalid);
+    let taken = world.authority.check_user(new()).await;
+    assert!(matches!(refusal(taken), Refusal::Conflict(_)));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
-use cloakroom::{ApiKeyIdentity, NewUser, UserPatch, UserView};
+use cloakroom::{ApiKeyIdentity, NewPassword, NewUser, UserPatch, UserView};
 use cloakroom_core::session::Object;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
@@ -44,12 +44,23 @@ pub(super) async fn create(
     mut ask: Ask,
 ) -> Result<Response, Problem> {
     let mut members = ask.members(Need::Required).await?;
+    let password = members.opt_secret("password")?.map(NewPassword::Chosen);
+    let hash = members.opt_text("password_hash")?.map(NewPassword::Hash);
+    if password.is_some() && hash.is_some() {
+        return Err(Problem::invalid_member("password_hash", "not beside a password"));
+    }
     let user = NewUser {
         identifier: members.text("identifier")?,
-        password: members.opt_secret("password")?,
+        password: password.or(hash),
         claims: members.opt_object("claims")?.unwrap_or_default(),
+        disabled: members.opt_bool("disabled")?.unwrap_or(false),
     };
+    let dry_run = members.opt_bool("dry_run")?.unwrap_or(false);
     members.finish()?;
+    if dry_run {
+        site.authority.check_user(user).await?;
+        return Ok(no_content());
+    }
     let ctx = ask.context(actor_of(&identity), site.trusted());
     let made = site.authority.create_user(user, &ctx).await?;
     let mut response = answer(StatusCode::CREATED, &made);

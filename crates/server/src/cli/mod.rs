@@ -6,6 +6,7 @@ pub mod config;
 mod demo;
 mod events;
 mod failure;
+mod import;
 mod keys;
 mod output;
 mod paging;
@@ -92,6 +93,17 @@ Examples:
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print the manual page, or write all of them into a directory
+    #[command(after_help = "\
+Examples:
+  cloakroom man | man -l -
+  cloakroom man --dir /usr/local/share/man/man1
+  cloakroom man > cloakroom.1")]
+    Man {
+        /// Write a page for each command here
+        #[arg(long, value_name = "DIR")]
+        dir: Option<std::path::PathBuf>,
+    },
 }
 
 /// Runs the program by its arguments; gives the exit code of the process.
@@ -135,7 +147,7 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
                 outcome => Err(Failure::Silent(outcome.code())),
             }
         }
-        Command::Users(args) => users::run(args, style, out),
+        Command::Users(args) => users::run(args, style, out, err),
         Command::Sessions(args) => sessions::run(args, style, out),
         Command::Keys(args) => keys::run(args, style, out),
         Command::ApiKeys(args) => api_keys::run(args, style, out),
@@ -147,6 +159,14 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Program::command(), "cloakroom", &mut { out });
             Ok(())
+        }
+        Command::Man { dir: None } => {
+            Ok(clap_mangen::Man::new(Program::command()).render(&mut { out })?)
+        }
+        Command::Man { dir: Some(dir) } => {
+            let unwritable = |error| Failure::Failed(format!("{}: {error}", dir.display()));
+            std::fs::create_dir_all(dir).map_err(unwritable)?;
+            clap_mangen::generate_to(Program::command(), dir).map_err(unwritable)
         }
     }
 }

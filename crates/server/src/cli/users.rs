@@ -9,6 +9,7 @@ use ureq::http::Method;
 
 use super::client::{Client, KeyWanted, Reach, encoded};
 use super::failure::Failure;
+use super::import;
 use super::output::{Style, Table, cell, print_json, print_pairs};
 use super::paging::{Page, pages};
 
@@ -84,6 +85,13 @@ Examples:
   cloakroom users delete usr_01J9ZQ6M5T4W8Y2K3N7P0R1S2V
   cloakroom users delete ada@example.com --admin-url https://cloakroom.internal:7401")]
     Delete(Whom),
+    /// Import users from another directory, with the hashes of their passwords; all or none
+    #[command(after_help = "\
+Examples:
+  cloakroom users import users.jsonl --dry-run
+  cloakroom users import users.jsonl
+  cloakroom users import users.jsonl --json | jq '.refused[]'")]
+    Import(import::ImportArgs),
 }
 
 /// Which user.
@@ -100,7 +108,12 @@ struct Whom {
 /// # Errors
 ///
 /// Why it didn't succeed.
-pub fn run(args: &UsersArgs, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
+pub fn run(
+    args: &UsersArgs,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Failure> {
     match &args.command {
         UsersCommand::Add { identifier, claims, no_password, reach } => {
             let client = reach.client(KeyWanted::Yes)?;
@@ -127,6 +140,7 @@ pub fn run(args: &UsersArgs, style: Style, out: &mut dyn Write) -> Result<(), Fa
             client.order(Method::DELETE, &path_of(&client, &whom.user)?)?;
             said("deleted", &whom.user, style, out)
         }
+        UsersCommand::Import(args) => import::run(args, style, out, err),
     }
 }
 

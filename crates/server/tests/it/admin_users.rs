@@ -96,7 +96,14 @@ fn bad_users_are_refused_by_the_member() {
         ),
         (json!({"identifier": "b", "claims": []}), "invalid_member", "claims"),
         (json!({"identifier": "b", "claims": {"sub": "x"}}), "invalid_member", "claims.sub"),
-        (json!({"identifier": "b", "disabled": true}), "unknown_member", "disabled"),
+        (json!({"identifier": "b", "disabled": "no"}), "invalid_member", "disabled"),
+        (json!({"identifier": "b", "admin": true}), "unknown_member", "admin"),
+        (json!({"identifier": "b", "password_hash": "x"}), "invalid_member", "password_hash"),
+        (
+            json!({"identifier": "b", "password": PASSWORD, "password_hash": "x"}),
+            "invalid_member",
+            "password_hash",
+        ),
     ] {
         let refused = world.post("/admin/v1/users", &body);
         assert_eq!(refused.status, 422, "{body}: {}", refused.text);

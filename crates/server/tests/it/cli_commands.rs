@@ -245,3 +245,86 @@ fn no_colour_reaches_a_pipe() {
         assert!(!ended.out.contains('\u{1b}'), "{}", ended.out);
     }
 }
+
+/// A file of users, as another directory would give them away.
+fn users_file(world: &AdminWorld, rows: &[&str]) -> String {
+    let path = world.dir.path().join("users.jsonl");
+    std::fs::write(&path, rows.join("\n")).expect("a file");
+    path.display().to_string()
+}
+
+const BCRYPT: &str = "$2b$05$VpiMEP5eff9pCulVd/NvTehka5ImI0L2BPobvwhb9XIgKJQYt4aRa";
+
+#[test]
+fn users_are_imported_with_their_hashes() {
+    let world = AdminWorld::new();
+    let bob = format!(
+        r#"{{"identifier": "Bob@Example.com", "password_hash": "{BCRYPT}",
+            "claims": {{"role": "admin"}}, "disabled": true}}"#
+    )
+    .replace('\n', " ");
+    let eve = format!(r#"{{"identifier": "eve@example.com", "password_hash": "{BCRYPT}"}}"#);
+    let file = users_file(&world, &[&bob, "", &eve, r#"{"identifier": "mallory"}"#, ""]);
+    let dry = ask(&world, &["users", "import", &file, "--dry-run"]).expect(0);
+    assert_eq!(dry.out, "3 users would be imported\n");
+    let listed = |world| ask(world, &["users", "list", "--json"]).expect(0).json()["users"].clone();
+    assert_eq!(listed(&world), json!([]));
+    assert_eq!(ask(&world, &["users", "import", &file]).expect(0).out, "3 users imported\n");
+    let users = listed(&world);
+    let of = |name: &str| {
+        let found = users.as_array().and_then(|all| all.iter().find(|u| u["identifier"] == name));
+        found.unwrap_or_else(|| panic!("{name} in {users}")).clone()
+    };
+    assert_eq!(of("Bob@Example.com")["claims"], json!({"role": "admin"}));
+    assert_eq!(of("Bob@Example.com")["disabled"], true);
+    assert_eq!(of("mallory")["password_changed_at"], Value::Null);
+    let login = json!({"identifier": "eve@example.com", "password": "correct horse",
+        "delivery": "bearer"});
+    let url = format!("{}/auth/login", world.public);
+    let signed_in = ureq::post(&url).content_type("application/json").send(login.to_string());
+    assert_eq!(signed_in.expect("an answer").status(), 200);
+}
+
+#[test]
+fn of_a_file_with_refused_rows_nothing_is_imported_and_each_is_named() {
+    let world = AdminWorld::new();
+    ask(&world, &["users", "add", "taken@example.com", "--no-password"]).expect(0);
+    let long = format!(r#"{{"identifier": "long", "claims": {{"x": "{}"}}}}"#, "y".repeat(70_000));
+    let rows = [
+        r#"{"identifier": "fine@example.com"}"#,
+        r#"{"identifier": "TAKEN@example.com"}"#,
+        r#"{"identifier": "Fine@Example.com"}"#,
+        r#"{"identifier": "hash@example.com", "password_hash": "5f4dcc3b5aa765d61d8327deb882cf99"}"#,
+        r#"{"identifier": "odd@example.com", "passwd": "x"}"#,
+        "not json",
+        r#"{"identifier": "", "disabled": false}"#,
+        r#"{"identifier": "claims@example.com", "claims": {"sub": "x"}}"#,
+        &long,
+        r#"{"identifier": "last@example.com", "disabled": "no"}"#,
+    ];
+    let file = users_file(&world, &rows);
+    let refused = ask(&world, &["users", "import", &file]).expect(1);
+    assert_eq!(refused.out, "");
+    let lines: Vec<_> =
+        refused.err.lines().filter_map(|line| Some(line.split_once(": ")?.0)).collect();
+    let numbers = ["2", "3", "4", "5", "6", "7", "8", "9", "10"].map(|n| format!("line {n}"));
+    assert_eq!(lines[..9], numbers, "{}", refused.err);
+    assert!(refused.err.ends_with("nothing was imported: 9 of 10 rows are refused\n"));
+    assert!(refused.err.contains("line 3: identifier: the same as in line 1"), "{}", refused.err);
+    let told = ask(&world, &["users", "import", &file, "--json"]).expect(1).json();
+    assert_eq!(told["refused"].as_array().map(Vec::len), Some(9));
+    let users = ask(&world, &["users", "list", "--json"]).expect(0).json();
+    assert_eq!(users["users"].as_array().map(Vec::len), Some(1));
+    ask(&world, &["users", "import", "/no/such/file"]).expect(2);
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let page = run(program().arg("man"), "").expect(0);
+    assert!(page.out.contains(".TH cloakroom 1"), "{}", page.out);
+    run(program().arg("man").arg("--dir").arg(dir.path()), "").expect(0);
+    for name in ["cloakroom.1", "cloakroom-serve.1", "cloakroom-users-import.1"] {
+        assert!(dir.path().join(name).is_file(), "{name}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use cloakroom::{Context, NewUser, UserView};
+use cloakroom::{Context, NewPassword, NewUser, UserView};
 use cloakroom_core::types::Secret;
 use cloakroom_server::config::{Config, Flags, Loaded, Surroundings};
 use cloakroom_server::serve::{Running, start};
@@ -85,12 +85,12 @@ impl World {
 
     /// Makes a user, without HTTP.
     pub async fn user(&self, identifier: &str) -> UserView {
-        let password = Some(Secret::new(PASSWORD.to_owned()));
+        let password = Some(NewPassword::Chosen(Secret::new(PASSWORD.to_owned())));
         let claims = match json!({"email": identifier, "role": "user"}) {
             Value::Object(claims) => claims,
             other => panic!("{other} is no object"),
         };
-        let user = NewUser { identifier: identifier.to_owned(), password, claims };
+        let user = NewUser { identifier: identifier.to_owned(), password, claims, disabled: false };
         let made = self.running().site().authority.create_user(user, &Context::system()).await;
         made.unwrap_or_else(|error| panic!("{error}"))
     }

@@ -1,0 +1,271 @@
+//! `cloakroom users import`: users from another directory, all of a file or none.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use cloakroom_core::identifier::Identifier;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use super::client::{Body, Client, KeyWanted, Reach, encoded};
+use super::failure::Failure;
+use super::output::{Style, inert, print_json};
+
+/// The arguments of `cloakroom users import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// JSON Lines: {"identifier", "password_hash"?, "claims"?, "disabled"?} in each
+    file: PathBuf,
+    /// Say what would be refused, and import nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    reach: Reach,
+}
+
+/// A row that can't be imported.
+#[derive(Clone, Debug)]
+struct RefusedRow {
+    line: usize,
+    why: String,
+}
+
+/// The members that a row may have.
+const MEMBERS: [&str; 4] = ["identifier", "password_hash", "claims", "disabled"];
+/// Bytes of a row: what the authority takes as a body.
+const ROW_BYTES_MAX: usize = 64 * 1024;
+/// Refused rows that are shown; a file with more is of another kind.
+const SHOWN_MAX: usize = 100;
+const USERS: &str = "/admin/v1/users";
+
+/// Runs the command: first every row is checked, then every one is created.
+///
+/// # Errors
+///
+/// Why nothing was imported.
+pub fn run(
+    args: &ImportArgs,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Failure> {
+    let client = args.reach.client(KeyWanted::Yes)?;
+    let rows = check(&client, &args.file, style, out, err)?;
+    if args.dry_run {
+        return said(rows, "would be imported", style, out);
+    }
+    let made = create(&client, &args.file, rows)?;
+    said(made, "imported", style, out)
+}
+
+/// Checks every row against the file's others and the authority; how many there are.
+fn check(
+    client: &Client,
+    path: &Path,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u64, Failure> {
+    let progress = progress("checked", file_bytes(path)?);
+    let mut seen = HashMap::new();
+    let mut refused = Vec::new();
+    let mut rows = 0;
+    for row in Rows::open(path)? {
+        let Row { line, content, bytes } = row?;
+        progress.inc(bytes);
+        rows += 1;
+        let row = content.and_then(|row| first_of_its_name(row, line, &mut seen));
+        let why = match row {
+            Ok(mut row) => {
+                row.insert("dry_run".to_owned(), true.into());
+                refusal(client, &Value::Object(row))?
+            }
+            Err(why) => Some(why),
+        };
+        refused.extend(why.map(|why| RefusedRow { line, why }));
+    }
+    progress.finish_and_clear();
+    if refused.is_empty() {
+        return Ok(rows);
+    }
+    report(&refused, rows, style, out, err)?;
+    Err(Failure::Silent(1))
+}
+
+/// Creates every row's user; where one can't be, those that were are deleted again.
+fn create(client: &Client, path: &Path, rows: u64) -> Result<u64, Failure> {
+    let progress = progress("imported", file_bytes(path)?);
+    let mut made = Vec::new();
+    for row in Rows::open(path)? {
+        let created = row.and_then(|row| {
+            progress.inc(row.bytes);
+            let at_line = |why: String| Failure::Failed(format!("line {}: {why}", row.line));
+            let body = row.content.map_err(at_line)?;
+            let answer = client.call(Method::POST, USERS, &Value::Object(body));
+            answer.map_err(|failure| at_line(failure.to_string()))
+        });
+        match created {
+            Ok(answer) => made.extend(answer["user"]["id"].as_str().map(str::to_owned)),
+            Err(failure) => return Err(undo(client, &made, &failure)),
+        }
+    }
+    progress.finish_and_clear();
+    if rows == made.len() as u64 {
+        return Ok(rows);
+    }
+    Err(undo(client, &made, &Failure::Failed("the file changed meanwhile".into())))
+}
+
+fn undo(client: &Client, made: &[String], failure: &Failure) -> Failure {
+    let mut left = 0;
+    for id in made {
+        let gone = client.order(Method::DELETE, &format!("{USERS}/{}", encoded(id)));
+        left += usize::from(gone.is_err());
+    }
+    let state = match left {
+        0 => "nothing was imported".to_owned(),
+        _ => format!("{left} of {} users that were imported could not be deleted", made.len()),
+    };
+    Failure::Failed(format!("{failure}; {state}"))
+}
+
+/// Why the authority would refuse a user; none where it wouldn't.
+fn refusal(client: &Client, user: &Value) -> Result<Option<String>, Failure> {
+    let answer = client.send(Method::POST, USERS, Some(Body::Json(user)))?;
+    match answer.status {
+        409 | 413 | 422 => Ok(Some(answer.explanation())),
+        _ => answer.successful().map(|_| None),
+    }
+}
+
+fn first_of_its_name(
+    row: Map<String, Value>,
+    line: usize,
+    seen: &mut HashMap<String, usize>,
+) -> Result<Map<String, Value>, String> {
+    let text = row.get("identifier").and_then(Value::as_str).unwrap_or_default();
+    // One that isn't well-formed is refused by the authority, which says why.
+    let Ok(identifier) = Identifier::parse(text) else { return Ok(row) };
+    match seen.insert(identifier.normal().to_owned(), line) {
+        Some(first) => Err(format!("identifier: the same as in line {first}")),
+        None => Ok(row),
+    }
+}
+
+/// The rows of a file.
+struct Rows {
+    lines: BufReader<File>,
+    line: usize,
+}
+
+/// One row: what it says, or why it can't be read.
+struct Row {
+    line: usize,
+    bytes: u64,
+    content: Result<Map<String, Value>, String>,
+}
+
+impl Rows {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        Ok(Self { lines: BufReader::new(file), line: 0 })
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Result<Row, Failure>;
+
+    /// The next row that isn't empty.
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut text = Vec::new();
+            let mut bounded = (&mut self.lines).take(ROW_BYTES_MAX as u64 + 2);
+            let read = match bounded.read_until(b'\n', &mut text) {
+                Ok(0) => return None,
+                Ok(read) => read as u64,
+                Err(error) => return Some(Err(Failure::Failed(format!("can't read on: {error}")))),
+            };
+            self.line += 1;
+            let whole = text.trim_ascii();
+            if whole.is_empty() {
+                continue;
+            }
+            let content = parse(whole);
+            if text.len() > ROW_BYTES_MAX + 1 && !text.ends_with(b"\n") {
+                // The rest of the line is a part of it.
+                if let Err(error) = self.lines.skip_until(b'\n') {
+                    return Some(Err(Failure::Failed(format!("can't read on: {error}"))));
+                }
+            }
+            return Some(Ok(Row { line: self.line, bytes: read, content }));
+        }
+    }
+}
+
+fn parse(text: &[u8]) -> Result<Map<String, Value>, String> {
+    if text.len() > ROW_BYTES_MAX {
+        return Err(format!("longer than {ROW_BYTES_MAX} bytes"));
+    }
+    let row: Map<String, Value> =
+        serde_json::from_slice(text).map_err(|error| format!("not a JSON object: {error}"))?;
+    match row.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
+        Some(unknown) => {
+            Err(format!("{}: no member of a row; there are {}", inert(unknown), MEMBERS.join(", ")))
+        }
+        None => Ok(row),
+    }
+}
+
+fn report(
+    refused: &[RefusedRow],
+    rows: u64,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Failure> {
+    if style.json {
+        let rows: Vec<Value> =
+            refused.iter().map(|row| json!({"line": row.line, "why": row.why})).collect();
+        return Ok(print_json(&json!({"imported": 0, "refused": rows}), out)?);
+    }
+    for row in refused.iter().take(SHOWN_MAX) {
+        writeln!(err, "line {}: {}", row.line, row.why)?;
+    }
+    if refused.len() > SHOWN_MAX {
+        writeln!(err, "… and {} more", refused.len() - SHOWN_MAX)?;
+    }
+    Ok(writeln!(err, "nothing was imported: {} of {rows} rows are refused", refused.len())?)
+}
+
+fn said(rows: u64, done: &str, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
+    if style.json {
+        return Ok(print_json(&json!({done.replace(' ', "_"): rows, "refused": []}), out)?);
+    }
+    Ok(writeln!(out, "{rows} users {done}")?)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Usage(format!("{}: {error}", path.display()))
+}
+
+fn file_bytes(path: &Path) -> Result<u64, Failure> {
+    let about = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    Ok(about.len())
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(what: &'static str, bytes: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(bytes).with_message(what);
+    let template = "{msg} {wide_bar} {bytes}/{total_bytes}, {eta} left";
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
