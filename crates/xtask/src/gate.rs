@@ -8,6 +8,7 @@ use std::io;
 use std::process::Command;
 use std::time::Instant;
 
+use crate::dist;
 use crate::interop;
 use crate::process::{Tally, stream};
 use crate::tidy;
@@ -52,6 +53,7 @@ pub const STEPS: &[Step] = &[
         run: simulate,
     },
     Step { name: "crash", about: "kills, after which nothing acknowledged is missing", run: crash },
+    Step { name: "packaging", about: "the unit is hardened, the image runs", run: dist::step },
     Step { name: "interop", about: "tokens against jose and PyJWT", run: interop::step },
 ];
 

@@ -3,6 +3,7 @@
 //! [`gate`] is everything that must hold before a change lands; [`tidy`] is the part of it that
 //! only reads the tree. Nothing here is shipped to users.
 
+pub mod dist;
 pub mod gate;
 pub mod interop;
 pub mod process;

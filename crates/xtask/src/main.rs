@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Args, Parser, Subcommand};
+use xtask::dist;
 use xtask::gate::{self, cargo};
 use xtask::process::Tally;
 use xtask::requirements;
@@ -33,6 +34,8 @@ enum Task {
     Tidy,
     /// Rewrite the golden files and docs/security/tests.md: the diff is the review.
     Golden(Golden),
+    /// Make what users install, in target/dist: tarball, bill of materials, container image.
+    Dist,
     /// Mend what can be mended by itself: formatting and clippy's suggestions.
     Fix,
 }
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz(&options),
         Task::Tidy => Tree::load().map(|tree| summed(gate::tidy_report(&tree))),
         Task::Golden(options) => golden(&options),
+        Task::Dist => dist::make(),
         Task::Fix => fix(),
     };
     match outcome {

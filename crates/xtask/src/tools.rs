@@ -24,23 +24,39 @@ pub fn has_cargo(name: &str) -> bool {
 
 /// The program `cargo-deny`: from the search path, the cache, or installed there.
 pub fn cargo_deny() -> io::Result<PathBuf> {
-    if has("cargo-deny", &["--version"]) {
-        return Ok(PathBuf::from("cargo-deny"));
+    cargo_tool("cargo-deny", CARGO_DENY)
+}
+
+/// A program of a crate of its own name: from the search path, the cache, or installed there.
+pub fn cargo_tool(name: &str, version: &str) -> io::Result<PathBuf> {
+    if has(name, &["--version"]) {
+        return Ok(PathBuf::from(name));
     }
-    let folder = cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
-    let program = folder.join("bin/cargo-deny");
-    if has(&program, &["--version"]) {
+    let folder = cache()?.join(format!("{name}-{version}"));
+    let program = folder.join("bin").join(name);
+    if program.is_file() {
         return Ok(program);
     }
-    println!("installing cargo-deny {CARGO_DENY} into {}", folder.display());
+    println!("installing {name} {version} into {}", folder.display());
     let mut install = Command::new("cargo");
     // An unoptimised build starts four times sooner and is fast enough for one run.
-    install.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--debug"]);
+    install.args(["install", name, "--version", version, "--locked", "--debug"]);
     install.arg("--root").arg(&folder).arg("--target-dir").arg(folder.join("build"));
     let installed = crate::process::stream(&mut install)?.success;
     // The intermediate files are many times the program's size.
     let _ = std::fs::remove_dir_all(folder.join("build"));
-    if installed { Ok(program) } else { Err(io::Error::other("cargo-deny can't be installed")) }
+    if installed { Ok(program) } else { Err(io::Error::other(format!("no {name} to be had"))) }
+}
+
+/// Installs a package of the system's own, where that is allowed; whether it is there now.
+pub fn debian_package(name: &str) -> io::Result<bool> {
+    if !has("apt-get", &["--version"]) {
+        return Ok(false);
+    }
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "--no-install-recommends", name]);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    Ok(crate::process::stream(&mut install)?.success)
 }
 
 /// A folder in which `node` finds the package `name`; installed when missing.
