@@ -11,10 +11,9 @@ use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, TokenHash};
 use cloakroom_store::record::StoreSettings;
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
-use quick_cache::sync::Cache as Kept;
 
 use crate::api_keys::KeyUses;
-use crate::cache::{Cache, Meters};
+use crate::cache::{Cache, Kept, Meters};
 use crate::clock::{Clock, Entropy, draw};
 use crate::context::{Error, Unavailable};
 use crate::events::Reports;

@@ -20,7 +20,7 @@ use cloakroom_core::session::{Ending, Session};
 use cloakroom_core::subject::{Bump, PartitionState, SubjectState};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_store::Key;
-use quick_cache::sync::Cache as Kept;
+use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
 use crate::verify::Verified;
 
@@ -141,6 +141,69 @@ fn admit(state: &AtomicU64, quota: &Quota, now: Timestamp) -> Admission {
     }
 }
 
+/// A bounded cache that counts what it had to let go for want of room.
+#[derive(Debug)]
+pub(crate) struct Kept<K, V> {
+    kept: quick_cache::sync::Cache<K, V, UnitWeighter, DefaultHashBuilder, Evictions>,
+    evictions: Evictions,
+}
+
+/// How many a cache let go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Evictions(Arc<AtomicU64>);
+
+impl<K, V> Lifecycle<K, V> for Evictions {
+    type RequestState = ();
+
+    fn begin_request(&self) {}
+
+    fn on_evict(&self, (): &mut (), _: K, _: V) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl<K: Clone + Eq + std::hash::Hash, V: Clone> Kept<K, V> {
+    /// Room for so many.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let weight = u64::try_from(capacity).unwrap_or(u64::MAX);
+        let (hasher, evictions) = (DefaultHashBuilder::default(), Evictions::default());
+        let of_it = evictions.clone();
+        let kept = quick_cache::sync::Cache::with(capacity, weight, UnitWeighter, hasher, of_it);
+        Self { kept, evictions }
+    }
+
+    /// What it holds; `lookups`: hits and misses, where somebody counts them.
+    pub(crate) fn figures(&self, name: &'static str, lookups: Option<(u64, u64)>) -> CacheFigures {
+        let evictions = self.evictions.0.load(Ordering::Relaxed);
+        let (entries, capacity) = (self.kept.len(), self.kept.capacity());
+        CacheFigures { name, entries, capacity, lookups, evictions }
+    }
+}
+
+impl<K, V> std::ops::Deref for Kept<K, V> {
+    type Target = quick_cache::sync::Cache<K, V, UnitWeighter, DefaultHashBuilder, Evictions>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.kept
+    }
+}
+
+/// One of a node's caches.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CacheFigures {
+    /// What is kept in it.
+    pub name: &'static str,
+    /// How many it holds.
+    pub entries: usize,
+    /// How many it may hold.
+    pub capacity: u64,
+    /// Hits and misses; none where nobody counts them.
+    pub lookups: Option<(u64, u64)>,
+    /// How many it let go for want of room.
+    pub evictions: u64,
+}
+
 /// A session as cached, with the node's own counters.
 #[derive(Clone, Debug)]
 pub(crate) struct CachedSession {
@@ -197,6 +260,15 @@ impl Cache {
             subjects: Kept::new(capacity),
             slots: (0..partitions).map(|_| slot()).collect(),
         }
+    }
+
+    /// What it holds. `lookups`: of sessions, hits and misses.
+    pub(crate) fn figures(&self, lookups: Option<(u64, u64)>) -> [CacheFigures; 3] {
+        [
+            self.sessions.figures("sessions", lookups),
+            self.subjects.figures("subjects", None),
+            self.meters.figures("meters", None),
+        ]
     }
 
     fn slot(&self, partition: Partition) -> Option<&Slot> {

@@ -36,7 +36,33 @@ struct Counted {
 #[derive(Debug, Default)]
 pub(crate) struct Reports(Mutex<BTreeMap<Source, Counted>>);
 
+impl Reports {
+    /// How many kinds of refusals are counted right now, and how many may be, each for itself.
+    pub(crate) fn figures(&self) -> (usize, usize) {
+        (self.0.lock().unwrap_or_else(PoisonError::into_inner).len(), REPORTS_MAX)
+    }
+}
+
 impl<S: Store> Authority<S> {
+    /// Writes down that a node began to serve, and as what.
+    pub async fn report_start(&self, release: &str) -> Result<(), Error> {
+        let ctx = Context::system();
+        let now = self.now();
+        let mut event = ctx.event(EventKind::AuthorityStarted, now, None, None);
+        event.reason = Some(release.to_owned());
+        self.log_event(event).await
+    }
+
+    /// Commits an event that goes with no change.
+    pub(crate) async fn log_event(&self, event: Event) -> Result<(), Error> {
+        let deadline = self.now().plus(self.settings.store_timeout);
+        let partition = self.partition_of_event(&event);
+        let mut batch = Batch::default();
+        batch.audit(event);
+        self.try_commit(partition, batch, deadline).await?;
+        Ok(())
+    }
+
     /// Counts something that changed nothing; written by [`Authority::flush_reports`].
     pub(crate) fn report(
         &self,
@@ -74,11 +100,7 @@ impl<S: Store> Authority<S> {
     pub async fn flush_reports(&self) -> Result<(), Error> {
         let now = self.now();
         for event in self.due_reports(now) {
-            let partition = self.partition_of_event(&event);
-            let mut batch = Batch::default();
-            batch.audit(event);
-            let deadline = now.plus(self.settings.store_timeout);
-            self.try_commit(partition, batch, deadline).await?;
+            self.log_event(event).await?;
         }
         Ok(())
     }

@@ -237,6 +237,7 @@ impl<S: Store> Authority<S> {
         for logged in news {
             let Entry::Feed(entry) = &logged.entry else { continue };
             self.apply(partition, entry, now);
+            self.counters.tallies.feed_applied(logged.cursor.instant(), now);
             if let Some(mut follower) = self.follower(partition) {
                 follower.keys_changed |= matches!(entry, FeedEntry::KeyChanged { .. });
                 follower.remember(entry, now);
@@ -254,6 +255,7 @@ impl<S: Store> Authority<S> {
     /// dropped, and the endings that this node served or followed lately are done again.
     async fn went_back(&self, partition: Partition) -> Result<(), Error> {
         self.streams.went_back();
+        self.counters.tallies.feed_went_back();
         self.cache.forget_all(partition);
         self.access_tokens.clear();
         let now = self.now();

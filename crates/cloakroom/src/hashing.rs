@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::context::{Error, Unavailable};
+use crate::figures::{Distribution, Histogram};
 
 use stored::{OUTPUT_BYTES, SALT_BYTES, StoredHash, phc};
 
@@ -42,6 +43,22 @@ pub struct PasswordLoad {
     pub hashed: u64,
 }
 
+/// How busy the pool is, and was.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PasswordFigures {
+    /// What it is doing.
+    pub load: PasswordLoad,
+    /// How many hashes may run at once.
+    pub running_max: usize,
+    /// How many requests may wait.
+    pub waiting_max: usize,
+    /// Requests that were turned away: too many waited, or one waited for too long.
+    pub overloaded: u64,
+    /// How long requests waited for their turn.
+    pub waits: Distribution,
+}
+
 /// Hashes passwords by argon2id, in a bounded pool of its own.
 #[derive(Debug)]
 pub(crate) struct HashPool {
@@ -51,6 +68,8 @@ pub(crate) struct HashPool {
     turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
     hashed: AtomicU64,
+    overloaded: AtomicU64,
+    waits: Histogram,
     /// What a password is checked against where no hash is stored: the same work, never right.
     stand_in: Arc<str>,
 }
@@ -69,6 +88,8 @@ impl HashPool {
             turns: Arc::new(Semaphore::new(size)),
             places: Arc::new(Semaphore::new(size.saturating_mul(WAITING_PER_RUNNING))),
             hashed: AtomicU64::new(0),
+            overloaded: AtomicU64::new(0),
+            waits: Histogram::default(),
         }
     }
 
@@ -124,6 +145,22 @@ impl HashPool {
         }
     }
 
+    /// How busy it is, and was.
+    pub(crate) fn figures(&self) -> PasswordFigures {
+        PasswordFigures {
+            load: self.load(),
+            running_max: self.size,
+            waiting_max: self.size.saturating_mul(WAITING_PER_RUNNING),
+            overloaded: self.overloaded.load(Ordering::Relaxed),
+            waits: self.waits.read(),
+        }
+    }
+
+    fn overloaded(&self) -> Error {
+        self.overloaded.fetch_add(1, Ordering::Relaxed);
+        Error::Overloaded
+    }
+
     fn usable(&self, text: &str) -> Option<StoredHash> {
         StoredHash::parse(text, &self.params)
     }
@@ -137,9 +174,11 @@ impl HashPool {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             return Ok(work());
         };
-        let place = self.places.try_acquire().map_err(|_| Error::Overloaded)?;
+        let place = self.places.try_acquire().map_err(|_| self.overloaded())?;
+        let asked_at = tokio::time::Instant::now();
         let turn = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.turns).acquire_owned());
-        let Ok(Ok(turn)) = turn.await else { return Err(Error::Overloaded) };
+        let Ok(Ok(turn)) = turn.await else { return Err(self.overloaded()) };
+        self.waits.observe(asked_at.elapsed());
         drop(place);
         self.hashed.fetch_add(1, Ordering::Relaxed);
         let running = runtime.spawn_blocking(move || {

@@ -17,6 +17,7 @@ mod data;
 mod ending;
 mod events;
 mod feed;
+mod figures;
 mod handles;
 mod hashing;
 mod keyring;
@@ -41,24 +42,29 @@ mod verify;
 
 pub use api_keys::{ApiKeyIdentity, ApiKeyView, NewApiKey, SCOPES};
 pub use authority::{Authority, OpenError, RootKey, StoreSecret};
-pub use cache::{GatewayAssertion, Meters};
+pub use cache::{CacheFigures, GatewayAssertion, Meters};
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use context::{Context, Error, Unavailable};
 pub use data::{DataView, IfMatch};
 pub use ending::{Ended, EndedMany};
 pub use events::{EventFilter, EventOrder, EventPage, EventView};
 pub use handles::{Handle, HandlePut, HandleView};
-pub use hashing::PasswordLoad;
+pub use figures::{
+    CredentialKind, Distribution, FeedFigures, Figures, Histogram, RefreshOutcome, SigninOutcome,
+    SweepFigures, Verdict,
+};
+pub use hashing::{PasswordFigures, PasswordLoad};
 pub use opening::{AccessToken, Carried, OpenRequest, Opened};
 pub use resets::is_reset_token;
 pub use revocations::{RaisedSubject, Revocations};
 pub use settings::{LoginLimits, OnLimit, Settings, VerifySettings};
 pub use signin::{Login, Ticket};
 pub use stats::{NodeStats, Sample, Stat};
-pub use streams::{Signal, Subscription, Told};
+pub use streams::{Signal, StreamFigures, Subscription, Told};
 pub use subjects::{SubjectPatch, SubjectView};
 pub use sweep::Swept;
 pub use tokens::Introspection;
+pub use touch::TouchFigures;
 pub use users::{NewPassword, NewUser, UserPage, UserPatch, UserView};
 pub use verify::{Credential, Listed, SessionPage, Verified, Via};
 

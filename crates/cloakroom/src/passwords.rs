@@ -141,6 +141,17 @@ impl<S: Store> Authority<S> {
         password: &Secret<String>,
         ctx: &Context,
     ) -> Result<Proven, Error> {
+        let outcome = self.try_prove_user(verified, password, ctx).await;
+        self.counters.tallies.reauthentication(&outcome);
+        outcome
+    }
+
+    async fn try_prove_user(
+        &self,
+        verified: &Verified,
+        password: &Secret<String>,
+        ctx: &Context,
+    ) -> Result<Proven, Error> {
         let subject = verified.user()?;
         if verified.session.actor.is_some() {
             let why = "a session opened on behalf of a user can't do this";

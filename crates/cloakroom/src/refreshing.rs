@@ -16,6 +16,7 @@ use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
 use crate::ending::kin;
+use crate::figures::RefreshOutcome;
 use crate::opening::Opened;
 use crate::stats::Stat;
 use crate::transact::{Decision, Loaded};
@@ -24,9 +25,7 @@ use crate::verify::{Credential, Verified};
 /// What a refresh came to, once committed.
 enum Outcome {
     /// Answer this token of this session.
-    Answer(Box<Session>, Option<SubjectState>, OpaqueToken),
-    /// Answer the same, and report that it was a retry from elsewhere.
-    Retried(Box<Session>, Option<SubjectState>, OpaqueToken),
+    Answer(RefreshOutcome, Box<Session>, Option<SubjectState>, OpaqueToken),
     /// The session was ended: the token had been used before.
     Reused,
     /// The store went back; nothing ended.
@@ -45,6 +44,25 @@ impl<S: Store> Authority<S> {
         idempotency_key: Option<&str>,
         ctx: &Context,
     ) -> Result<Opened, Error> {
+        let refreshed = self.try_refresh(token, channel, idempotency_key, ctx).await;
+        self.counters.tallies.refresh(match &refreshed {
+            Ok((outcome, _)) => *outcome,
+            Err(error) => RefreshOutcome::of_error(error),
+        });
+        let (outcome, answer) = refreshed?;
+        if answer.is_ok() && outcome != RefreshOutcome::RetriedElsewhere {
+            self.counters.add(Stat::Refreshed, 1);
+        }
+        answer
+    }
+
+    async fn try_refresh(
+        &self,
+        token: &str,
+        channel: Channel,
+        idempotency_key: Option<&str>,
+        ctx: &Context,
+    ) -> Result<(RefreshOutcome, Result<Opened, Error>), Error> {
         let token = OpaqueToken::parse(OpaqueKind::Refresh, token, &self.keys)?;
         let partition = token.sid.partition();
         if partition.0 >= self.store.partitions() {
@@ -56,23 +74,22 @@ impl<S: Store> Authority<S> {
         let nonce = draw(&*self.entropy);
         let decide = |loaded: &Loaded| self.decide_refresh(&presented, nonce, loaded, ctx);
         let (outcome, _) = self.transact(partition, keys, decide).await?;
-        match outcome {
-            Outcome::Answer(session, subject, token) => {
-                self.counters.add(Stat::Refreshed, 1);
-                self.answer_opened(Arc::new(*session), subject.as_ref(), &token)
+        Ok(match outcome {
+            Outcome::Answer(outcome, session, subject, token) => {
+                if outcome == RefreshOutcome::RetriedElsewhere {
+                    let kind = EventKind::SessionRetriedElsewhere;
+                    self.report(kind, Some(session.sid), session.subject.as_ref(), ctx);
+                }
+                let answer = self.answer_opened(Arc::new(*session), subject.as_ref(), &token);
+                (outcome, answer)
             }
-            Outcome::Retried(session, subject, token) => {
-                let kind = EventKind::SessionRetriedElsewhere;
-                self.report(kind, Some(session.sid), session.subject.as_ref(), ctx);
-                self.answer_opened(Arc::new(*session), subject.as_ref(), &token)
-            }
-            Outcome::Reused => Err(Refusal::RefreshTokenReused.into()),
+            Outcome::Reused => (RefreshOutcome::Reused, Err(Refusal::RefreshTokenReused.into())),
             Outcome::Ahead(session) => {
                 let kind = EventKind::SessionRollbackSeen;
                 self.report(kind, Some(session.sid), session.subject.as_ref(), ctx);
-                Err(Refusal::TokenInvalid.into())
+                (RefreshOutcome::RollbackSeen, Err(Refusal::TokenInvalid.into()))
             }
-        }
+        })
     }
 
     /// Uses a cookie session on purpose: its idle timeout starts anew.
@@ -122,15 +139,17 @@ impl<S: Store> Authority<S> {
             }
             RefreshDecision::Replay(successor) => {
                 let (session, subject, successor) = token(successor);
-                Ok(Decision::Done(if elsewhere(&session.client, &ctx.client) {
-                    Outcome::Retried(session, subject, successor)
+                let outcome = if elsewhere(&session.client, &ctx.client) {
+                    RefreshOutcome::RetriedElsewhere
                 } else {
-                    Outcome::Answer(session, subject, successor)
-                }))
+                    RefreshOutcome::Retried
+                };
+                Ok(Decision::Done(Outcome::Answer(outcome, session, subject, successor)))
             }
             RefreshDecision::Keep => {
                 let (session, subject, same) = token(presented.token.clone());
-                Ok(Decision::Done(Outcome::Answer(session, subject, same)))
+                let kept = RefreshOutcome::Unchanged;
+                Ok(Decision::Done(Outcome::Answer(kept, session, subject, same)))
             }
             RefreshDecision::Reused => {
                 let mut batch = Batch::default();
@@ -179,7 +198,8 @@ impl<S: Store> Authority<S> {
         let version = loaded.version(&key);
         batch.put(key, version, Record::Session(Box::new(next.clone())), review);
         let subject = subject_name.and_then(|name| loaded.subject(name)).cloned();
-        Decision::Commit(batch, Outcome::Answer(Box::new(next), subject, token))
+        let outcome = RefreshOutcome::Rotated;
+        Decision::Commit(batch, Outcome::Answer(outcome, Box::new(next), subject, token))
     }
 }
 

@@ -126,6 +126,12 @@ impl<S: Store> Authority<S> {
     /// An unknown name, a wrong password, a disabled user and one without a password cost the same
     /// store reads and the same hash, and are answered alike.
     pub async fn sign_in(&self, login: Login, ctx: &Context) -> Result<Opened, Error> {
+        let outcome = self.try_sign_in(login, ctx).await;
+        self.counters.tallies.signin(&outcome);
+        outcome
+    }
+
+    async fn try_sign_in(&self, login: Login, ctx: &Context) -> Result<Opened, Error> {
         let Login { identifier, password, delivery, remember, label, carried } = login;
         let Some(password) = self.presented(&password) else {
             // The answer depends on nothing that is stored, so it need not cost what others do.

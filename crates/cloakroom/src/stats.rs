@@ -9,6 +9,7 @@ use cloakroom_core::types::Timestamp;
 use cloakroom_store::Store;
 
 use crate::authority::Authority;
+use crate::figures::Tallies;
 
 /// Looks that are remembered: an hour of one every ten seconds.
 const SAMPLES_MAX: usize = 361;
@@ -128,11 +129,18 @@ pub(crate) struct Counters {
     started_at: Timestamp,
     totals: [AtomicU64; Stat::ALL.len()],
     samples: Mutex<VecDeque<Sample>>,
+    /// What is counted for whoever watches this node, beside what the console shows.
+    pub(crate) tallies: Tallies,
 }
 
 impl Counters {
     pub(crate) fn new(started_at: Timestamp) -> Self {
-        Self { started_at, totals: Default::default(), samples: Mutex::default() }
+        Self {
+            started_at,
+            totals: Default::default(),
+            samples: Mutex::default(),
+            tallies: Tallies::default(),
+        }
     }
 
     pub(crate) fn add(&self, stat: Stat, count: u64) {
@@ -146,6 +154,10 @@ impl Counters {
         if let Some(stat) = Stat::of_event(kind) {
             self.add(stat, u64::from(count));
         }
+    }
+
+    pub(crate) fn total(&self, stat: Stat) -> u64 {
+        self.totals.get(stat as usize).map_or(0, |total| total.load(Ordering::Relaxed))
     }
 
     fn sample(&self, at: Timestamp) -> Sample {

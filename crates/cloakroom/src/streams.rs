@@ -5,7 +5,7 @@
 //! read, and whoever resumes a little before it misses nothing.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +95,24 @@ pub(crate) struct Streams {
     dirty: Vec<AtomicBool>,
     woken: Notify,
     store: StoreId,
+    /// Listeners that fell behind and were told so.
+    cut: AtomicU64,
+}
+
+/// Who listens, and what is kept for them.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct StreamFigures {
+    /// Listeners to revocations.
+    pub revocations: usize,
+    /// Listeners to events.
+    pub events: usize,
+    /// Listeners that were cut since they fell behind.
+    pub cut: u64,
+    /// Of revocations and of events: read, and held back until every partition was read.
+    pub held: [usize; 2],
+    /// How many may be held back.
+    pub held_max: usize,
 }
 
 /// The end of one log over all partitions.
@@ -129,6 +147,22 @@ impl Streams {
             dirty: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
             woken: Notify::new(),
             store,
+            cut: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn figures(&self) -> StreamFigures {
+        let of = |tail: &Tail| {
+            let state = tail.lock();
+            (state.listeners, state.held.len())
+        };
+        let (feed, audit) = (of(&self.feed), of(&self.audit));
+        StreamFigures {
+            revocations: feed.0,
+            events: audit.0,
+            cut: self.cut.load(Ordering::Relaxed),
+            held: [feed.1, audit.1],
+            held_max: RING_MAX,
         }
     }
 
@@ -596,6 +630,7 @@ impl Subscription {
         let since = streams.tail(self.log).lock().since(self.next);
         let Some(told) = since else {
             self.stage = Stage::Cut;
+            streams.cut.fetch_add(1, Ordering::Relaxed);
             return Some(vec![Told::reset()]);
         };
         if told.is_empty() {

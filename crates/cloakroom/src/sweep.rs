@@ -38,6 +38,14 @@ enum Fate {
 impl<S: Store> Authority<S> {
     /// Cleans up all partitions, in bounded batches.
     pub async fn sweep(&self) -> Result<Swept, Error> {
+        let began = self.now();
+        let outcome = self.sweep_all().await;
+        let counted = outcome.as_ref().copied().map_err(|_| ());
+        self.counters.tallies.swept(counted, began, self.now());
+        outcome
+    }
+
+    async fn sweep_all(&self) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         for number in 0..self.store.partitions() {
             let here = self.sweep_partition(Partition(number)).await?;

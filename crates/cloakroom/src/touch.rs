@@ -1,6 +1,7 @@
 //! "Last seen", written seldom, in batches, in the background, and never onto an ended session.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,20 +25,58 @@ const SLACK_MIN: Duration = Duration::from_secs(1);
 
 /// Uses that wait to be written down.
 #[derive(Debug, Default)]
-pub(crate) struct Touches(Mutex<Vec<(Sid, Arc<Meters>)>>);
+pub(crate) struct Touches {
+    waiting: Mutex<Vec<(Sid, Arc<Meters>)>>,
+    queued: AtomicU64,
+    written: AtomicU64,
+    void: AtomicU64,
+    turned_away: AtomicU64,
+}
+
+/// Uses of sessions on their way into the store.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct TouchFigures {
+    /// How many wait to be written.
+    pub waiting: usize,
+    /// How many may.
+    pub waiting_max: usize,
+    /// Uses noted to be written.
+    pub queued: u64,
+    /// Uses written.
+    pub written: u64,
+    /// Uses that met an ended session and were dropped.
+    pub void: u64,
+    /// Uses that found no room to wait; the next use of the session asks again.
+    pub turned_away: u64,
+}
 
 impl Touches {
     fn push(&self, sid: Sid, meters: &Arc<Meters>) {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() < WAITING_MAX {
             waiting.push((sid, Arc::clone(meters)));
         } else {
+            self.turned_away.fetch_add(1, Ordering::Relaxed);
             meters.take_queued();
         }
     }
 
     fn take(&self) -> Vec<(Sid, Arc<Meters>)> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn figures(&self) -> TouchFigures {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        TouchFigures {
+            waiting,
+            waiting_max: WAITING_MAX,
+            queued: read(&self.queued),
+            written: read(&self.written),
+            void: read(&self.void),
+            turned_away: read(&self.turned_away),
+        }
     }
 }
 
@@ -68,6 +107,7 @@ impl<S: Store> Authority<S> {
             return;
         }
         if meters.note_use(now) {
+            self.touches.queued.fetch_add(1, Ordering::Relaxed);
             self.touches.push(session.sid, meters);
         }
         if session.touch_slack() < SLACK_MIN {
@@ -136,6 +176,7 @@ impl<S: Store> Authority<S> {
                     // A touch that meets an ended session, or one that others refuse already,
                     // is dropped, and so is what this node remembers of the use.
                     meters.forget_use();
+                    self.touches.void.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
                 if session.last_seen_at >= seen_at {
@@ -148,11 +189,13 @@ impl<S: Store> Authority<S> {
                 batch.put(key, version, Record::Session(Box::new(session)), Review::Keep);
             }
             if batch.writes.is_empty() {
-                return Ok(Decision::Done(()));
+                return Ok(Decision::Done(0));
             }
-            Ok(Decision::Commit(batch, ()))
+            let written = u64::try_from(batch.writes.len()).unwrap_or(u64::MAX);
+            Ok(Decision::Commit(batch, written))
         };
-        self.transact(partition, keys, decide).await?;
+        let (written, _) = self.transact(partition, keys, decide).await?;
+        self.touches.written.fetch_add(written, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -256,10 +256,15 @@ impl<S: Store> Authority<S> {
             Ok(Ok(Commit::Done(committed))) => {
                 self.observe(partition, committed.tick, &feed);
                 events.iter().for_each(|(kind, count)| self.counters.add_event(*kind, *count));
+                self.counters.tallies.committed(&feed);
                 Ok(Attempt::Done(committed))
             }
-            Ok(Ok(Commit::Conflict(_))) => Ok(Attempt::Conflict),
+            Ok(Ok(Commit::Conflict(_))) => {
+                self.counters.tallies.conflict();
+                Ok(Attempt::Conflict)
+            }
             Ok(Err(StoreError::OutcomeUnknown(_))) => {
+                self.counters.tallies.in_doubt();
                 self.cache.forget(partition, &touched);
                 Ok(Attempt::InDoubt)
             }

@@ -16,6 +16,7 @@ use cloakroom_store::{Key, Kind, Record, Store};
 use crate::authority::Authority;
 use crate::cache::{CachedSession, Meters};
 use crate::context::{Error, Unavailable};
+use crate::figures::CredentialKind;
 use crate::stats::Stat;
 
 /// A credential as it was presented: where it came from says what it must be.
@@ -27,6 +28,16 @@ pub enum Credential<'a> {
     Access(&'a str),
     /// A refresh token, from a body or a cookie.
     Refresh(&'a str),
+}
+
+impl Credential<'_> {
+    const fn kind(self) -> CredentialKind {
+        match self {
+            Self::Cookie(_) => CredentialKind::Cookie,
+            Self::Access(_) => CredentialKind::Access,
+            Self::Refresh(_) => CredentialKind::Refresh,
+        }
+    }
 }
 
 /// How a session was proven.
@@ -135,6 +146,13 @@ impl<S: Store> Authority<S> {
 
     /// The same without noting a use.
     pub(crate) async fn prove(&self, credential: Credential<'_>) -> Result<Verified, Error> {
+        let kind = credential.kind();
+        let verdict = self.judge(credential).await;
+        self.counters.tallies.verdict(kind, &verdict);
+        verdict
+    }
+
+    async fn judge(&self, credential: Credential<'_>) -> Result<Verified, Error> {
         match credential {
             Credential::Cookie(text) => {
                 let token = OpaqueToken::parse(OpaqueKind::Session, text, &self.keys)?;
@@ -213,8 +231,10 @@ impl<S: Store> Authority<S> {
             if now >= claims.expires_at.plus(cloakroom_core::limits::TOKEN_LEEWAY) {
                 return Err(Refusal::TokenExpired.into());
             }
+            self.counters.tallies.token_lookup(true);
             return Ok((claims, Some(digest)));
         }
+        self.counters.tallies.token_lookup(false);
         let ring = self.ring()?;
         let claims = access::verify(text, &ring, &self.expectation(now))?;
         Ok((Arc::new(claims), None))
@@ -257,7 +277,12 @@ impl<S: Store> Authority<S> {
     }
 
     fn cached_where_decisive(&self, sid: Sid) -> Option<Known> {
-        if self.cache_decides(sid.partition()) { self.cached(sid) } else { None }
+        if !self.cache_decides(sid.partition()) {
+            return None;
+        }
+        let cached = self.cached(sid);
+        self.counters.tallies.session_lookup(cached.is_some());
+        cached
     }
 
     /// Reads; where the store can't be reached, the cache decides for the grace of an outage.
