@@ -4,13 +4,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::digest;
 use cloakroom_core::keys::KeyRing;
-use cloakroom_core::store_key::{DerivedKeys, MasterKey, StoreKey, WrongMasterKey};
-use cloakroom_core::subject::PartitionState;
+use cloakroom_core::store_key::{DerivedKeys, WrongMasterKey};
 use cloakroom_core::token::access::{AccessClaims, Expectation};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, TokenHash};
-use cloakroom_store::record::StoreSettings;
-use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, StoreError, Version};
+use cloakroom_store::{Key, Store, StoreError};
 
 use crate::api_keys::KeyUses;
 use crate::cache::{Cache, Kept, Meters};
@@ -22,17 +20,9 @@ use crate::hashing::HashPool;
 use crate::place::StoreId;
 use crate::settings::Settings;
 use crate::stats::Counters;
+use crate::store_key::{StoreSecret, Unwrapped, unwrapped};
 use crate::streams::Streams;
 use crate::touch::Touches;
-
-/// The master key, and the one before it while it is being changed.
-#[derive(Debug)]
-pub struct StoreSecret {
-    /// The key that wraps the store's own.
-    pub master: MasterKey,
-    /// The key before, still taken.
-    pub previous: Option<MasterKey>,
-}
 
 /// Why an authority can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +80,7 @@ pub struct Authority<S> {
     pub(crate) followed: Followed,
     pub(crate) streams: Arc<Streams>,
     pub(crate) counters: Counters,
-    store_id: StoreId,
+    pub(crate) unwrapped: Unwrapped,
     pub(crate) hashing: HashPool,
     pub(crate) root_key: RwLock<Option<TokenHash>>,
     gateway_audience: [String; 1],
@@ -105,8 +95,8 @@ impl<S: Store> Authority<S> {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenError> {
-        let (store_key, store_id) = store_key(&store, &secret, &*clock, &*entropy).await?;
-        let keys = DerivedKeys::derive(&store_key);
+        let unwrapped = unwrapped(&store, &secret, &*clock, &*entropy).await?;
+        let keys = DerivedKeys::derive(&unwrapped.key);
         let capacity = usize::try_from(settings.verify.capacity).unwrap_or(usize::MAX);
         let shared = settings.hs256_secret.as_ref();
         let ring = KeyRing::new(Vec::new(), &keys, shared)
@@ -119,9 +109,9 @@ impl<S: Store> Authority<S> {
             reports: Reports::default(),
             key_uses: KeyUses::default(),
             followed: Followed::new(store.partitions()),
-            streams: Arc::new(Streams::new(store.partitions(), store_id)),
+            streams: Arc::new(Streams::new(store.partitions(), unwrapped.store_id)),
             counters: Counters::new(clock.now()),
-            store_id,
+            unwrapped,
             hashing: HashPool::new(settings.password_pool, settings.argon2),
             root_key: RwLock::new(None),
             gateway_audience: [settings.gateway_audience.clone()],
@@ -186,7 +176,7 @@ impl<S: Store> Authority<S> {
 
     /// What tells this store from any other.
     pub(crate) fn store_id(&self) -> StoreId {
-        self.store_id
+        self.unwrapped.store_id
     }
 
     pub(crate) fn partition_of(&self, subject: &Subject) -> Partition {
@@ -211,71 +201,5 @@ impl<S: Store> Authority<S> {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         bytes
-    }
-}
-
-/// The store's own key, unwrapped, and its id; made with its records where there are none yet.
-async fn store_key<S: Store>(
-    store: &S,
-    secret: &StoreSecret,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> Result<(StoreKey, StoreId), OpenError> {
-    loop {
-        let keys = [Key::StoreKey, Key::Settings];
-        let found = store.load(Partition::ZERO, &keys).await?;
-        let mut found = found.into_iter().flatten().map(|versioned| versioned.record);
-        match (found.next(), found.next()) {
-            (Some(Record::StoreKey(wrapped)), Some(Record::Settings(made))) => {
-                if made.partitions != store.partitions() {
-                    return Err(OpenError::Unusable(format!(
-                        "the store was made with {} partitions, not {}",
-                        made.partitions,
-                        store.partitions()
-                    )));
-                }
-                let unwrapped = StoreKey::unwrap(&wrapped, &secret.master);
-                let key = match (unwrapped, &secret.previous) {
-                    (Err(_), Some(previous)) => StoreKey::unwrap(&wrapped, previous)?,
-                    (unwrapped, _) => unwrapped?,
-                };
-                return Ok((key, made.store_id));
-            }
-            (None, None) => set_up(store, secret, clock, entropy).await?,
-            _ => return Err(OpenError::Unusable("the store's own records are incomplete".into())),
-        }
-    }
-}
-
-/// Makes a new store's records. The store's key and settings come last: while they are missing, the
-/// store is being set up, by this node or by another.
-async fn set_up<S: Store>(
-    store: &S,
-    secret: &StoreSecret,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> Result<(), OpenError> {
-    let epoch = || Record::Partition(PartitionState::default());
-    for number in 1..store.partitions() {
-        let mut batch = Batch::default();
-        batch.put(Key::Partition, Version::ZERO, epoch(), Review::Never);
-        // A conflict: it is there already.
-        store.commit(Partition(number), batch).await?;
-    }
-    let wrapped = StoreKey::from_bytes(draw(entropy))
-        .wrap(&secret.master, draw(entropy))
-        .map_err(|fault| OpenError::Unusable(fault.to_string()))?;
-    let settings = StoreSettings {
-        partitions: store.partitions(),
-        store_id: draw(entropy),
-        created_at: clock.now(),
-    };
-    let mut batch = Batch::default();
-    batch
-        .put(Key::Partition, Version::ZERO, epoch(), Review::Never)
-        .put(Key::StoreKey, Version::ZERO, Record::StoreKey(wrapped), Review::Never)
-        .put(Key::Settings, Version::ZERO, Record::Settings(settings), Review::Never);
-    match store.commit(Partition::ZERO, batch).await? {
-        Commit::Done(_) | Commit::Conflict(_) => Ok(()),
     }
 }

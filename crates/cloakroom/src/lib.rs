@@ -30,6 +30,7 @@ mod revocations;
 mod settings;
 mod signin;
 mod stats;
+mod store_key;
 mod streams;
 mod subjects;
 mod sweep;
@@ -41,18 +42,18 @@ mod users;
 mod verify;
 
 pub use api_keys::{ApiKeyIdentity, ApiKeyView, NewApiKey, SCOPES};
-pub use authority::{Authority, OpenError, RootKey, StoreSecret};
+pub use authority::{Authority, OpenError, RootKey};
 pub use cache::{CacheFigures, GatewayAssertion, Meters};
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use context::{Context, Error, Unavailable};
 pub use data::{DataView, IfMatch};
 pub use ending::{Ended, EndedMany};
 pub use events::{EventFilter, EventOrder, EventPage, EventView};
-pub use handles::{Handle, HandlePut, HandleView};
 pub use figures::{
     CredentialKind, Distribution, FeedFigures, Figures, Histogram, RefreshOutcome, SigninOutcome,
     SweepFigures, Verdict,
 };
+pub use handles::{Handle, HandlePut, HandleView};
 pub use hashing::{PasswordFigures, PasswordLoad};
 pub use opening::{AccessToken, Carried, OpenRequest, Opened};
 pub use resets::is_reset_token;
@@ -60,6 +61,7 @@ pub use revocations::{RaisedSubject, Revocations};
 pub use settings::{LoginLimits, OnLimit, Settings, VerifySettings};
 pub use signin::{Login, Ticket};
 pub use stats::{NodeStats, Sample, Stat};
+pub use store_key::StoreSecret;
 pub use streams::{Signal, StreamFigures, Subscription, Told};
 pub use subjects::{SubjectPatch, SubjectView};
 pub use sweep::Swept;

@@ -32,6 +32,8 @@ pub enum EventKind {
     KeyActivated,
     KeyRetired,
     KeyRevoked,
+    /// The store's own key was wrapped by another master key.
+    KeyRewrapped,
     ApiKeyCreated,
     ApiKeyDeleted,
     TokenDenied,
@@ -41,7 +43,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds with their stable names.
-    pub const NAMES: [(Self, &'static str); 30] = [
+    pub const NAMES: [(Self, &'static str); 31] = [
         (Self::SessionOpened, "session.opened"),
         (Self::SessionSteppedUp, "session.stepped_up"),
         (Self::SessionClaimsChanged, "session.claims_changed"),
@@ -67,6 +69,7 @@ impl EventKind {
         (Self::KeyActivated, "key.activated"),
         (Self::KeyRetired, "key.retired"),
         (Self::KeyRevoked, "key.revoked"),
+        (Self::KeyRewrapped, "key.rewrapped"),
         (Self::ApiKeyCreated, "api_key.created"),
         (Self::ApiKeyDeleted, "api_key.deleted"),
         (Self::TokenDenied, "token.denied"),

@@ -406,6 +406,7 @@ fn is_key_event(kind: EventKind) -> bool {
             | EventKind::KeyActivated
             | EventKind::KeyRetired
             | EventKind::KeyRevoked
+            | EventKind::KeyRewrapped
     )
 }
 

@@ -9,6 +9,7 @@ use cloakroom::ApiKeyIdentity;
 use cloakroom_core::keys::KeyRecord;
 use hyper::StatusCode;
 use serde::Serialize;
+use serde_json::json as object;
 
 use super::guard::actor_of;
 use super::query::{Query, Segment};
@@ -41,6 +42,17 @@ pub(super) async fn revoke(
     let ctx = ask.context(actor_of(&identity), site.trusted());
     site.authority.revoke_key(kid.as_str(), &ctx).await?;
     Ok(ended(answer(&site), standing_durability(&site)))
+}
+
+/// Wraps the store's own key by this node's master key, where another still does.
+pub(super) async fn rewrap(
+    State(site): State<Arc<Site>>,
+    Extension(identity): Extension<ApiKeyIdentity>,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    let ctx = ask.context(actor_of(&identity), site.trusted());
+    let rewrapped = site.authority.rewrap_store_key(&ctx).await?;
+    Ok(json(StatusCode::OK, &object!({"rewrapped": rewrapped})))
 }
 
 /// A key as it may be seen: no part of it but its name.

@@ -65,7 +65,7 @@ const USERS: &str = "/admin/v1/users";
 const USER: &str = "/admin/v1/users/{id}";
 
 /// Every endpoint below `/admin`.
-static ROUTES: [Endpoint; 39] = [
+static ROUTES: [Endpoint; 40] = [
     at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
     at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
     at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
@@ -95,6 +95,7 @@ static ROUTES: [Endpoint; 39] = [
     at(Method::GET, "/admin/v1/stats", Admin, || get(stats::read)),
     at(Method::GET, "/admin/v1/keys", Keys, || get(keys::list)),
     at(Method::POST, "/admin/v1/keys/rotate", Keys, || post(keys::rotate)),
+    at(Method::POST, "/admin/v1/keys/rewrap", Keys, || post(keys::rewrap)),
     at(Method::POST, "/admin/v1/keys/{kid}/revoke", Keys, || post(keys::revoke)),
     at(Method::GET, API_KEYS, Admin, || get(api_keys::list)),
     at(Method::POST, API_KEYS, Admin, || post(api_keys::create)),

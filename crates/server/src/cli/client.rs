@@ -65,6 +65,11 @@ impl Place {
 }
 
 impl Reach {
+    /// Where this machine's configuration is.
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Gets ready to ask; nothing is sent yet.
     ///
     /// # Errors
@@ -372,6 +377,19 @@ impl Answer {
         }
         inert(&text)
     }
+}
+
+/// The `Set-Cookie` lines of the public listener's answer to a visitor's GET; why there is none.
+pub(super) fn public_answer(config: &Config, path: &str) -> Result<Vec<String>, String> {
+    let Listener::Tcp(address) = config.server.public else {
+        return Err("the public listener is a socket".to_owned());
+    };
+    let scheme = if config.public_tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}{path}", reachable(address));
+    let agent = agent(None).map_err(|failure| failure.to_string())?;
+    let answer = agent.get(&url).call().map_err(|error| format!("{url}: {error}"))?;
+    let lines = answer.headers().get_all("set-cookie").iter();
+    Ok(lines.filter_map(|line| line.to_str().ok().map(str::to_owned)).collect())
 }
 
 /// The largest answer that a command reads, in bytes; a page of 200 full sessions is smaller.

@@ -51,6 +51,13 @@ Examples:
         #[command(flatten)]
         reach: Reach,
     },
+    /// Finish a change of the master key: wrap the store's own key by the new one
+    #[command(after_help = "\
+Examples:
+  cloakroom keys rewrap
+  cloakroom keys rewrap --json
+  cloakroom keys rewrap --data /var/lib/cloakroom")]
+    Rewrap(Reach),
 }
 
 /// Runs a command.
@@ -72,6 +79,18 @@ pub fn run(args: &KeysArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
             let path = format!("/admin/v1/keys/{}/revoke", encoded(kid));
             reach.client(KeyWanted::Yes)?.order(Method::POST, &path)?;
             said("revoked", kid, style, out)
+        }
+        KeysCommand::Rewrap(reach) => {
+            let client = reach.client(KeyWanted::Yes)?;
+            let answer = client.order(Method::POST, "/admin/v1/keys/rewrap")?;
+            if style.json {
+                return Ok(print_json(&answer, out)?);
+            }
+            let done = match answer["rewrapped"] == true {
+                true => "the store's key is wrapped by the new master key now",
+                false => "the store's key was wrapped by this node's master key already",
+            };
+            Ok(writeln!(out, "{done}")?)
         }
     }
 }

@@ -4,6 +4,7 @@ mod api_keys;
 pub mod client;
 pub mod config;
 mod demo;
+mod doctor;
 mod events;
 mod failure;
 mod import;
@@ -81,6 +82,8 @@ enum Command {
     Store(store::StoreArgs),
     /// Remove what has expired now
     Sweep(upkeep::SweepArgs),
+    /// Look for what is wrong around an authority, and say how to mend it
+    Doctor(doctor::DoctorArgs),
     /// Exit with 0 if the authority is well, else with 1
     Health(upkeep::HealthArgs),
     /// Print completions for a shell
@@ -155,6 +158,7 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         Command::Token(args) => token::run(args, style, out),
         Command::Store(args) => store::run(args, style, out, err),
         Command::Sweep(args) => upkeep::sweep(args, style, out),
+        Command::Doctor(args) => doctor::run(args, style, out),
         Command::Health(args) => upkeep::health(args, style, out),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Program::command(), "cloakroom", &mut { out });

@@ -328,3 +328,40 @@ fn the_manual_has_a_page_for_each_command() {
         assert!(dir.path().join(name).is_file(), "{name}");
     }
 }
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_new_authority_and_names_what_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (node, public, admin) = crate::cli_world::serve(dir.path());
+    let ask = |more: &[(&str, &str)]| {
+        let mut command = program();
+        command.args(["doctor", "--json", "--data"]).arg(dir.path());
+        let address = |url: &str| url.trim_start_matches("http://").to_owned();
+        command.env("CLOAKROOM_SERVER__PUBLIC", address(&public));
+        command.env("CLOAKROOM_SERVER__ADMIN", address(&admin));
+        command.envs(more.iter().copied());
+        run(&mut command, "")
+    };
+    let well = ask(&[]).expect(0).json();
+    let findings = well["findings"].as_array().expect("a list").clone();
+    let about: Vec<_> = findings.iter().filter_map(|found| found["about"].as_str()).collect();
+    let whole =
+        ["configuration", "key files", "proxies", "authority", "store", "signing keys", "cookies"];
+    assert_eq!(about, whole, "{well}");
+    let not_ok: Vec<_> = findings.iter().filter(|found| found["state"] != "ok").collect();
+    assert_eq!(not_ok.len(), 0, "{not_ok:?}");
+    // The same node, as if browsers came by https.
+    let wrong = ask(&[("CLOAKROOM_SERVER__ORIGIN", "https://app.example.com")]).expect(1).json();
+    let cookies = wrong["findings"].as_array().expect("a list").iter();
+    let mut cookies = cookies.filter(|found| found["about"] == "cookies");
+    assert_eq!(cookies.next().expect("looked at")["state"], "wrong", "{wrong}");
+    let unknown = ask(&[("CLOAKROOM_SERVER__ORIGNI", "x")]).expect(1).json();
+    let says = unknown["findings"][0]["says"].as_str().expect("text");
+    assert!(says.contains("SERVER__ORIGIN"), "{says}");
+    assert_eq!(node.stop("-TERM").0, 0);
+    let gone = ask(&[]).expect(1).json();
+    let gone = gone["findings"].as_array().expect("a list").iter();
+    let authority = gone.clone().find(|found| found["about"] == "authority").expect("looked at");
+    assert_eq!(authority["state"], "wrong");
+    assert!(authority["mend"].as_str().expect("text").contains("cloakroom serve"));
+}

@@ -280,6 +280,53 @@ async fn g11_only_the_stores_own_master_key_starts_and_namespaces_never_meet() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn g11_a_master_key_is_changed_node_by_node_and_nobody_is_signed_out() {
+    for server in each().await {
+        let own = server.settings();
+        let own: Vec<_> = own.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let (_, old) = *own.iter().find(|(key, _)| *key == "master_key").expect("a key");
+        let new = ("master_key", "b3RoZXItdGVzdC1tYXN0ZXIta2V5LXR3by0wMDAwMDA");
+        let with = |more: &[(&'static str, &'static str)]| -> Vec<(&str, String)> {
+            let all = own.iter().filter(|(key, _)| *key != "master_key").chain(more);
+            all.map(|(key, value)| (*key, (*value).to_owned())).collect()
+        };
+        let start_with = async |settings: Vec<(&str, String)>| {
+            let settings: Vec<_> = settings.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            World::start(&settings).await
+        };
+        let before = World::start(&own).await;
+        before.user(ADA).await;
+        let access = before.tokens(ADA).await.text("access_token");
+        let changing = || {
+            let mut settings = with(&[new]);
+            settings.push(("master_key_previous", old.to_owned()));
+            settings
+        };
+        let first = start_with(changing()).await;
+        assert_eq!(first.alive(&access).await, Ok(()));
+        before.stop().await;
+        let second = start_with(changing()).await;
+        let rewrapped = async |node: &World| {
+            node.admin(Ask::post("/admin/v1/keys/rewrap")).await.ok().at("rewrapped")
+        };
+        assert_eq!(rewrapped(&first).await, true);
+        assert_eq!(rewrapped(&second).await, false);
+        let events = second.admin(Ask::get("/admin/v1/events?type=key.rewrapped")).await;
+        assert_eq!(events.ok().at("events").as_array().map(Vec::len), Some(1));
+        let elsewhere = TempDir::new().expect("a directory");
+        let refused = start(config(&elsewhere, &own)).await.err().expect("refused");
+        assert!(refused.to_string().contains("master key"), "{refused}");
+        let after = start_with(with(&[new])).await;
+        for node in [&first, &second, &after] {
+            assert_eq!(node.alive(&access).await, Ok(()));
+        }
+        for node in [first, second, after] {
+            node.stop().await;
+        }
+    }
+}
+
 /// An answer of a node whose store is away: not a yes, not a no, and nothing that a browser keeps.
 #[track_caller]
 fn is_unsure(answer: &Answer) {
