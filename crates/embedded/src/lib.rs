@@ -23,8 +23,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_store::{
-    Batch, Commit, Committed, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick,
-    Versioned,
+    Batch, Commit, Committed, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError,
+    Tick, Versioned,
 };
 use fjall::Database;
 use tokio::sync::{mpsc, oneshot};
@@ -196,13 +196,18 @@ impl Store for Embedded {
         ready(Ok((self.clock)()))
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
         self.read(partition, |state, now| {
-            keys.iter().map(|key| state.load(partition, key, now)).collect()
+            let load = |key: &Key| state.load(partition, key, now);
+            let asked: Vec<_> = keys.iter().map(load).collect::<Result<_, _>>()?;
+            let names = follow.keys(keys, &asked).into_iter();
+            let followed: Result<_, _> = names.map(|key| Ok((key.clone(), load(&key)?))).collect();
+            Ok(Found { asked, followed: followed? })
         })
     }
 

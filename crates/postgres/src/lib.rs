@@ -21,8 +21,8 @@ use std::time::{Duration, SystemTime};
 use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_store::record::{decode, decode_entry};
 use cloakroom_store::{
-    Batch, Commit, Committed, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick,
-    Versioned,
+    Batch, Commit, Committed, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError,
+    Tick, Versioned,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -137,26 +137,33 @@ impl Store for PostgresStore {
         Ok(timestamp(rows::column::<SystemTime>(row, 0)?))
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
         let number = i32::from(partition.0);
         let kinds: Vec<&str> = keys.iter().map(|key| kind_name(key.kind())).collect();
         let names: Vec<String> = keys.iter().map(name).collect();
-        let arguments: [link::Argument<'_>; 3] =
-            [(&number, Type::INT4), (&kinds, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
-        let rows = self.read(partition, &self.statements.load, &arguments).await?;
-        let mut found: Vec<Option<Versioned>> = keys.iter().map(|_| None).collect();
-        for row in &rows {
-            let place = usize::try_from(rows::column::<i64>(row, 0)? - 1);
-            let place = place.map_err(|_| rows::missing())?;
-            if let (Some(slot), Some(key)) = (found.get_mut(place), keys.get(place)) {
-                *slot = Some(rows::versioned(row, key)?);
+        let number: link::Argument<'_> = (&number, Type::INT4);
+        let kinds: link::Argument<'_> = (&kinds, Type::TEXT_ARRAY);
+        let names: link::Argument<'_> = (&names, Type::TEXT_ARRAY);
+        let (subjects, at_least) = match follow {
+            Follow::Nothing => {
+                let arguments = [number, kinds, names];
+                let rows = self.read(partition, &self.statements.load, &arguments).await?;
+                let asked = rows::placed(&rows, keys)?;
+                return Ok(Found { asked, followed: Vec::new() });
             }
-        }
-        Ok(found)
+            Follow::Subject => (&SUBJECT[..1], None),
+            Follow::SubjectAndIndex => (&SUBJECT[..], None),
+            Follow::Sessions { at_least } => (&SUBJECT[..0], Some(bounded(at_least))),
+        };
+        let arguments =
+            [number, kinds, names, (&subjects, Type::TEXT_ARRAY), (&at_least, Type::INT8)];
+        let rows = self.read(partition, &self.statements.following, &arguments).await?;
+        rows::found(&rows, keys, follow)
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
@@ -276,6 +283,9 @@ impl Drop for PostgresStore {
 fn bounded(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
+
+/// The kinds of what belongs to a subject, as they are followed to.
+const SUBJECT: [&str; 2] = [kind_name(Kind::Subject), kind_name(Kind::Index)];
 
 /// The least that a call may last: below it, no server would ever be reached.
 const TIMEOUT_MIN: Duration = Duration::from_millis(50);

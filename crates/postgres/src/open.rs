@@ -90,11 +90,17 @@ impl Door {
         // A pooler that serves others meanwhile could look direct once.
         for _ in 0..LOOKS {
             let before = process_id(&self.client).await?;
+            self.client.batch_execute("SET cloakroom.seen_by = 'one'").await?;
+            other.batch_execute("SET cloakroom.seen_by = 'other'").await?;
             other.batch_execute("BEGIN").await?;
             let of_other = process_id(&other).await?;
             let after = process_id(&self.client).await?;
             other.batch_execute("ROLLBACK").await?;
-            if before != after || of_other == before {
+            // A pooler that resets what comes back may deal out the others meanwhile, each in its
+            // turn, so that only what was set there tells that it was away.
+            let is_kept = seen_by(&self.client).await?.as_deref() == Some("one")
+                && seen_by(&other).await?.as_deref() == Some("other");
+            if before != after || of_other == before || !is_kept {
                 route = Route::Pooled;
             }
         }
@@ -149,6 +155,12 @@ async fn dial(
 
 async fn process_id(client: &Client) -> Result<i32, tokio_postgres::Error> {
     Ok(client.query_typed_one("SELECT pg_backend_pid()", &[]).await?.get(0))
+}
+
+/// What was set for this session, where it is still the same.
+async fn seen_by(client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
+    let sql = "SELECT current_setting('cloakroom.seen_by', true)";
+    Ok(client.query_typed_one(sql, &[]).await?.get(0))
 }
 
 /// What a server says of itself.

@@ -1,6 +1,8 @@
 //! Rows back into records, keys and entries.
 
-use cloakroom_store::{Key, Kind, Logged, StoreError, Versioned};
+use std::collections::BTreeMap;
+
+use cloakroom_store::{Follow, Found, Key, Kind, Logged, StoreError, Versioned};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
@@ -15,6 +17,38 @@ pub(crate) fn named(row: &Row, kind: Kind) -> Result<(Key, Versioned), StoreErro
     let key = names::key_of(kind, name).ok_or_else(|| unreadable(name))?;
     let versioned = versioned(row, &key)?;
     Ok((key, versioned))
+}
+
+/// The records of a load, in the order of its keys: place, version, format, record.
+pub(crate) fn placed(rows: &[Row], keys: &[Key]) -> Result<Vec<Option<Versioned>>, StoreError> {
+    let mut found: Vec<Option<Versioned>> = keys.iter().map(|_| None).collect();
+    for row in rows {
+        let Some(place) = column::<Option<i64>>(row, 0)? else { continue };
+        let place = usize::try_from(place - 1).map_err(|_| missing())?;
+        if let (Some(slot), Some(key)) = (found.get_mut(place), keys.get(place)) {
+            *slot = Some(versioned(row, key)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The same, and what they name: without a place, but with kind and name.
+pub(crate) fn found(rows: &[Row], keys: &[Key], follow: Follow) -> Result<Found, StoreError> {
+    let asked = placed(rows, keys)?;
+    let mut brought = BTreeMap::new();
+    for row in rows {
+        if column::<Option<i64>>(row, 0)?.is_none() {
+            brought.insert((column::<&str>(row, 4)?, column::<&str>(row, 5)?), row);
+        }
+    }
+    let named = |key: Key| {
+        let name = names::name(&key);
+        let row = brought.get(&(names::kind_name(key.kind()), name.as_str())).copied();
+        let found = row.map(|row| versioned(row, &key)).transpose()?;
+        Ok((key, found))
+    };
+    let followed = follow.keys(keys, &asked).into_iter().map(named).collect::<Result<_, _>>()?;
+    Ok(Found { asked, followed })
 }
 
 /// A record whose key is known: something, version, format, record.

@@ -14,13 +14,14 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { version: 1, readable_from: 1, sql: include_str!("../sql/0001_tables.sql") },
     Migration { version: 2, readable_from: 2, sql: include_str!("../sql/0002_calls.sql") },
+    Migration { version: 3, readable_from: 2, sql: include_str!("../sql/0003_following.sql") },
 ];
 
 /// The version that this release needs.
-pub const SCHEMA_VERSION: i32 = 2;
+pub const SCHEMA_VERSION: i32 = 3;
 const _: () = assert!(MIGRATIONS[MIGRATIONS.len() - 1].version == SCHEMA_VERSION);
 
 /// What bringing a schema up to date came to.

@@ -26,6 +26,9 @@ pub(crate) struct Statements {
     pub(crate) promise: Statement,
     /// Partition, kinds and names; gives place, version, format, record.
     pub(crate) load: Statement,
+    /// Partition, kinds, names, kinds to follow to of a subject, from how many sessions on; gives
+    /// place, version, format, record, and where there is no place kind and name.
+    pub(crate) following: Statement,
     /// Gives tick, conflict, whether it is durable; nothing where there is no such partition.
     pub(crate) commit: Statement,
     /// Partition, kind, name, limit; gives name, version, format, record.
@@ -58,6 +61,7 @@ impl Statements {
                     .to_owned(),
             ),
             load: load(schema, route),
+            following: following(schema, route),
             commit: Statement {
                 sql: format!(
                     "SELECT tick, conflict, is_durable FROM {schema}.commit_batch({numbers})"
@@ -102,6 +106,44 @@ fn load(schema: &str, route: Route) -> Statement {
                  JOIN {schema}.records r \
                      ON r.partition = $1 AND r.kind = k.kind AND r.name = k.name \
                  WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT clock_timestamp())"
+            ),
+            is_kept: true,
+        },
+    }
+}
+
+/// The same, and what the found records name.
+fn following(schema: &str, route: Route) -> Statement {
+    match route {
+        Route::Pooled => Statement::once(format!(
+            "SELECT place, version, format, record, kind, name \
+             FROM {schema}.load_following($1, $2, $3, $4, $5)"
+        )),
+        Route::Direct => Statement {
+            sql: format!(
+                "WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now), \
+                 asked AS MATERIALIZED ( \
+                     SELECT k.place, k.kind, r.version, r.format, r.record, r.subject \
+                     FROM unnest($2, $3) WITH ORDINALITY AS k (kind, name, place) \
+                     JOIN {schema}.records r \
+                         ON r.partition = $1 AND r.kind = k.kind AND r.name = k.name \
+                     WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT now FROM clock) \
+                 ), named AS ( \
+                     SELECT f.kind, a.subject AS name \
+                     FROM asked a CROSS JOIN unnest($4) AS f (kind) \
+                     WHERE a.kind = 'session' AND a.subject IS NOT NULL \
+                     UNION \
+                     SELECT 'session', s.sid \
+                     FROM asked a CROSS JOIN json_array_elements_text(a.record -> 's') AS s (sid) \
+                     WHERE a.kind = 'index' AND json_array_length(a.record -> 's') >= $5 \
+                 ) \
+                 SELECT place, version, format, record::text, NULL::text, NULL::text FROM asked \
+                 UNION ALL \
+                 SELECT NULL::bigint, r.version, r.format, r.record::text, r.kind, r.name \
+                 FROM named n \
+                 JOIN {schema}.records r \
+                     ON r.partition = $1 AND r.kind = n.kind AND r.name = n.name \
+                 WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT now FROM clock)"
             ),
             is_kept: true,
         },

@@ -17,6 +17,11 @@ impl Keys {
         Self { prefix: format!("{{{namespace}:{partition}}}:") }
     }
 
+    /// What all of them begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The last tick.
     pub(crate) fn tick(&self) -> Vec<u8> {
         self.named("tick")

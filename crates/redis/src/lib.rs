@@ -15,7 +15,8 @@
 
 use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_store::{
-    Batch, Commit, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
+    Batch, Commit, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick,
+    Versioned,
 };
 
 use tokio::time::Instant;
@@ -25,6 +26,7 @@ mod connect;
 mod error;
 mod facts;
 mod fault;
+mod follow;
 mod form;
 mod keys;
 mod link;
@@ -93,6 +95,29 @@ impl RedisStore {
         self.server.call(partition, call, Effect::None).await.map(|answer| answer.value)
     }
 
+    /// Loads records within a deadline.
+    async fn load_by(
+        &self,
+        deadline: Instant,
+        partition: Partition,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let named = self.keys(partition)?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named: Vec<_> = keys.iter().map(|key| named.record(key)).collect();
+        if keys.iter().all(|key| is_rarely_mortal(key.kind())) {
+            let values = self.server.peek(deadline, partition, &named).await?;
+            if let Some(values) = values.filter(|values| read::is_plain(values)) {
+                return read::plain(&values, keys);
+            }
+        }
+        let call = Call::script(&LOAD, &named);
+        let answer = self.server.call_by(deadline, partition, &call, Effect::None).await?;
+        read::records(&answer.value, partition, keys)
+    }
+
     /// Waits until every replica has what was written on the connection of this answer.
     async fn replicated(&self, answer: &Answer<'_>) -> Durability {
         let info = answer.replication.as_ref().and_then(value::text).unwrap_or_default();
@@ -147,26 +172,18 @@ impl Store for RedisStore {
         ms.map(Timestamp::from_millis).ok_or_else(unexpected)
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
-        let named = self.keys(partition)?;
-        if keys.is_empty() {
-            return Ok(Vec::new());
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
+        if follow != Follow::Nothing {
+            return self.load_and_follow(partition, keys, follow).await;
         }
-        let named: Vec<_> = keys.iter().map(|key| named.record(key)).collect();
         let deadline = Instant::now() + self.server.timeout;
-        if keys.iter().all(|key| is_rarely_mortal(key.kind())) {
-            let values = self.server.peek(deadline, partition, &named).await?;
-            if let Some(values) = values.filter(|values| read::is_plain(values)) {
-                return read::plain(&values, keys);
-            }
-        }
-        let call = Call::script(&LOAD, &named);
-        let answer = self.server.call_by(deadline, partition, &call, Effect::None).await?;
-        read::records(&answer.value, partition, keys)
+        let asked = self.load_by(deadline, partition, keys).await?;
+        Ok(Found { asked, followed: Vec::new() })
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {

@@ -1,7 +1,9 @@
 //! Answers of reading calls.
 
+use std::collections::BTreeMap;
+
 use cloakroom_core::types::Partition;
-use cloakroom_store::{Key, Kind, Logged, StoreError, Versioned, record};
+use cloakroom_store::{Follow, Found, Key, Kind, Logged, StoreError, Versioned, record};
 use redis::Value;
 
 use crate::batch::refusal;
@@ -36,6 +38,38 @@ pub(crate) fn records(
             keys.iter().zip(held).map(|(key, held)| versioned(key, held)).collect()
         }
         _ => Err(refusal(parts, partition)),
+    }
+}
+
+/// The records of a load that follows; none where it has to be made in steps.
+pub(crate) fn followed(
+    reply: &Value,
+    partition: Partition,
+    keys: &[Key],
+    follow: Follow,
+) -> Result<Option<Found>, StoreError> {
+    let parts = value::items(reply);
+    match (parts.first().and_then(value::text), parts) {
+        (Some("found"), [_, asked, followed]) => {
+            let asked = plain(value::items(asked), keys)?;
+            let found = asked.iter().flatten();
+            // In the order in which the script came by them, doubles included.
+            let names: Vec<Key> = found.flat_map(|found| follow.names(&found.record)).collect();
+            if asked.len() != keys.len() || names.len() != value::items(followed).len() {
+                return Ok(None);
+            }
+            let found = plain(value::items(followed), &names)?;
+            let mut brought: BTreeMap<Key, _> = names.into_iter().zip(found).collect();
+            let names = follow.keys(keys, &asked).into_iter();
+            let followed = names.map(|name| {
+                let found = brought.remove(&name).flatten();
+                (name, found)
+            });
+            let followed = followed.collect();
+            Ok(Some(Found { asked, followed }))
+        }
+        (Some("apart"), _) => Ok(None),
+        (Some(_) | None, _) => Err(refusal(parts, partition)),
     }
 }
 

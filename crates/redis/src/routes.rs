@@ -96,6 +96,11 @@ impl Routes {
         }
     }
 
+    /// Whether what a server holds may be on its way to another.
+    pub(crate) const fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster(_))
+    }
+
     /// The master of a partition, as far as is known.
     pub(crate) async fn master(
         self: &Arc<Self>,

@@ -27,6 +27,9 @@ pub(crate) static COMMIT: LazyLock<Source> =
 /// Loads records.
 pub(crate) static LOAD: LazyLock<Source> =
     LazyLock::new(|| Source::new(include_str!("scripts/load.lua")));
+/// Loads records, and those that they name.
+pub(crate) static FOLLOW: LazyLock<Source> =
+    LazyLock::new(|| Source::new(include_str!("scripts/follow.lua")));
 /// Reads a log.
 pub(crate) static LOG: LazyLock<Source> =
     LazyLock::new(|| Source::new(include_str!("scripts/log.lua")));

@@ -6,7 +6,8 @@ use cloakroom_postgres::PostgresStore;
 use cloakroom_redis::RedisStore;
 use cloakroom_store::memory::MemoryStore;
 use cloakroom_store::{
-    Batch, Commit, Durability, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
+    Batch, Commit, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick,
+    Versioned,
 };
 
 /// One of the stores.
@@ -89,12 +90,13 @@ impl Store for AnyStore {
         each!(self, store => store.now())
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
-        each!(self, store => store.load(partition, keys))
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
+        each!(self, store => store.load_following(partition, keys, follow))
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {

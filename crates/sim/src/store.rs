@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use cloakroom_core::types::{Partition, Timestamp};
-use cloakroom_store::{Batch, Commit, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned};
+use cloakroom_store::{
+    Batch, Commit, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
+};
 
 use crate::mutation::{self, Mutation};
 use crate::schedule::{Millis, Owner, channel};
@@ -101,15 +103,16 @@ impl Store for SimStore {
         self.reading(None, self.world.memory.now()).await
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
-        let found = self.reading(None, self.world.memory.load(partition, keys)).await;
-        match found {
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
+        let load = self.world.memory.load_following(partition, keys, follow);
+        match self.reading(None, load).await {
             Err(StoreError::Unavailable(_)) if self.world.broken(Mutation::FaultReadsAsAbsence) => {
-                Ok(vec![None; keys.len()])
+                Ok(Found { asked: vec![None; keys.len()], followed: Vec::new() })
             }
             found => found,
         }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use cloakroom_core::types::{Partition, Timestamp};
 
-use crate::{Batch, Commit, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned};
+use crate::{
+    Batch, Commit, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
+};
 
 /// A call of a store.
 #[derive(Clone, Copy, Debug)]
@@ -190,13 +192,14 @@ impl<S: Store, P: FaultPlan> Store for Faulty<S, P> {
         self.ask(fault, self.store.now()).await
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
         let fault = self.plan.next(Call::Load(partition, keys));
-        self.ask(fault, self.store.load(partition, keys)).await
+        self.ask(fault, self.store.load_following(partition, keys, follow)).await
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {

@@ -11,10 +11,12 @@ use cloakroom_core::types::{Partition, Timestamp};
 
 pub mod conformance;
 pub mod faulty;
+pub mod follow;
 pub mod key;
 pub mod memory;
 pub mod record;
 
+pub use follow::{Follow, Found};
 pub use key::{Key, Kind};
 pub use memory::MemoryStore;
 pub use record::Record;
@@ -264,7 +266,8 @@ pub enum StoreError {
 /// - A commit applies all of its batch, or none of it where an expected version has moved.
 /// - A commit that was answered `Done` is visible to every later load of any node, and no load
 ///   shows a commit that could still be lost.
-/// - Loads of one call see one state of the partition.
+/// - Loads of one call see one state of the partition, what they follow included.
+/// - A load follows what the records that it found name, and says of each name what is there.
 /// - A record is invisible from its `expires_at` on, whenever it is removed: to a commit as well,
 ///   which expects [`Tick::ZERO`] of it.
 /// - Ticks of a partition only grow; entries are read in the order of their commits.
@@ -277,12 +280,23 @@ pub trait Store: Send + Sync + 'static {
     /// The store's clock.
     fn now(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send;
 
+    /// Loads records of one partition by key, and what `follow` says of those that are found: all
+    /// of it from one state, and in one trip where the store is across a network.
+    fn load_following(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+        follow: Follow,
+    ) -> impl Future<Output = Result<Found, StoreError>> + Send;
+
     /// Loads records of one partition by key, in the order of `keys`, from one state of it.
     fn load(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> impl Future<Output = Result<Vec<Option<Versioned>>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<Option<Versioned>>, StoreError>> + Send {
+        async move { Ok(self.load_following(partition, keys, Follow::Nothing).await?.asked) }
+    }
 
     /// Applies all of `batch`, or none of it: nothing where an expected version has moved on.
     fn commit(

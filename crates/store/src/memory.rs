@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cloakroom_core::types::{Partition, Timestamp};
 
 use crate::{
-    Batch, Change, Commit, Committed, Durability, Entry, Key, Kind, Log, Logged, Record, Review,
-    Store, StoreError, Tick, Version, Versioned, Write,
+    Batch, Change, Commit, Committed, Durability, Entry, Follow, Found, Key, Kind, Log, Logged,
+    Record, Review, Store, StoreError, Tick, Version, Versioned, Write,
 };
 
 /// A store in memory. Clones are one store.
@@ -94,13 +94,21 @@ impl Store for MemoryStore {
         Ok((self.clock)())
     }
 
-    async fn load(
+    async fn load_following(
         &self,
         partition: Partition,
         keys: &[Key],
-    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
         let (shard, now) = (self.shard(partition)?, (self.clock)());
-        Ok(keys.iter().map(|key| shard.visible(key, now).map(Held::versioned)).collect())
+        let load = |key: &Key| shard.visible(key, now).map(Held::versioned);
+        let asked: Vec<_> = keys.iter().map(load).collect();
+        let followed = follow.keys(keys, &asked).into_iter().map(|key| {
+            let found = load(&key);
+            (key, found)
+        });
+        let followed = followed.collect();
+        Ok(Found { asked, followed })
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {

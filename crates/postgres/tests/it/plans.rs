@@ -7,7 +7,7 @@ use cloakroom_core::session::Session;
 use cloakroom_core::types::Timestamp;
 use cloakroom_postgres::{PostgresSettings, PostgresStore};
 use cloakroom_store::conformance::samples;
-use cloakroom_store::{Batch, Key, Kind, Log, Record, Review, Store, Tick, Version};
+use cloakroom_store::{Batch, Follow, Key, Kind, Log, Record, Review, Store, Tick, Version};
 use tokio_postgres::Client;
 
 use crate::server::Server;
@@ -51,6 +51,17 @@ async fn use_everything(store: &PostgresStore, round: u8) {
     done(store, batch).await;
     let keys: Vec<Key> = (0..8).map(counter).collect();
     store.load(HERE, &keys).await.expect("a load");
+    for (key, record) in samples::one_of_each_kind().into_iter().take(4) {
+        let version = version(store, &key).await;
+        let mut batch = Batch::default();
+        batch.put(key.clone(), version, record, Review::Keep);
+        done(store, batch).await;
+    }
+    let keys: Vec<Key> = samples::one_of_each_kind().into_iter().map(|(key, _)| key).collect();
+    for follow in [Follow::SubjectAndIndex, Follow::Sessions { at_least: 1 }] {
+        let found = store.load_following(HERE, &keys[..4], follow).await.expect("a load");
+        assert_eq!(found.asked.iter().flatten().count(), 4);
+    }
     let page = store.page(HERE, Kind::Throttle, None, 50).await.expect("a page");
     let last = page.last().map(|(key, _)| key.clone());
     store.page(HERE, Kind::Throttle, last.as_ref(), 50).await.expect("a page");
@@ -69,6 +80,16 @@ async fn load_by_function(client: &Client, schema: &str) {
          1, ARRAY['throttle', 'partition'], ARRAY['a', '*'])"
     );
     client.query_one(&sql, &[]).await.expect("a load");
+    let sql = format!(
+        "SELECT count(*) FROM {schema}.load_following( \
+         1, ARRAY['session', 'index'], ARRAY['a', 'usr_1'], ARRAY['subject', 'index'], 1)"
+    );
+    client.query_one(&sql, &[]).await.expect("a load");
+}
+
+async fn version(store: &PostgresStore, key: &Key) -> Version {
+    let found = store.load(HERE, std::slice::from_ref(key)).await.expect("a load");
+    found.into_iter().flatten().next().map_or(Version::ZERO, |found| found.version)
 }
 
 /// What the server would do for the same predicates if nobody told it to prefer indices.

@@ -5,10 +5,12 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cloakroom_core::types::Secret;
-use cloakroom_postgres::PostgresSettings;
+use cloakroom_postgres::{PostgresSettings, PostgresStore};
+use cloakroom_store::conformance::{Harness, Task, follow};
 use cloakroom_store::{Commit, Kind, Log, Store, Tick, Version};
 
 use crate::server::{PASSWORD, Server, as_nobody, free_port, own, shared};
@@ -69,15 +71,67 @@ fn is_installed() -> bool {
     found() || install.args(["install", "-y", "pgbouncer"]).output().is_ok() && found()
 }
 
+impl Pooler {
+    /// Through it to a schema of its own.
+    fn settings(&self, server: &Server) -> PostgresSettings {
+        let url = format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres", self.port);
+        PostgresSettings { url: Secret::new(url), ..server.settings() }
+    }
+}
+
+/// One that runs; says so loudly where there is none.
+fn started(server: &Server) -> Option<Pooler> {
+    let pooler = is_installed().then(|| Pooler::start(server)).flatten();
+    if pooler.is_none() {
+        println!("SKIPPED: there is no pgbouncer, and it couldn't be installed");
+    }
+    pooler
+}
+
+/// The conformance suite's way through it.
+struct Pooled<'a>(&'a Server, Pooler);
+
+impl Harness for Pooled<'_> {
+    type Store = PostgresStore;
+
+    async fn fresh(&self) -> PostgresStore {
+        connect(&self.1.settings(self.0)).await
+    }
+
+    async fn reopen(&self, store: PostgresStore) -> PostgresStore {
+        store
+    }
+
+    async fn pass(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+
+    async fn together(&self, tasks: Vec<Task>) {
+        for running in tasks.into_iter().map(tokio::spawn).collect::<Vec<_>>() {
+            running.await.expect("a task");
+        }
+    }
+}
+
+/// Here they are functions, whose plans the server keeps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_load_follows_through_a_pooler_is_what_it_follows_elsewhere() {
+    let server = shared().await;
+    let Some(pooler) = started(server) else { return };
+    let harness = Pooled(server, pooler);
+    follow::a_session_brings_the_subject_that_it_names(&harness).await;
+    follow::a_session_brings_its_subjects_index(&harness).await;
+    follow::an_index_brings_the_sessions_that_it_lists(&harness).await;
+    follow::what_is_followed_is_followed_once(&harness).await;
+    follow::what_is_followed_and_not_there_is_said_to_be_absent(&harness).await;
+    follow::what_is_followed_is_of_one_state_with_what_names_it(&harness).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_store_works_through_a_pooler_of_transactions() {
     let server = shared().await;
-    let Some(pooler) = is_installed().then(|| Pooler::start(server)).flatten() else {
-        println!("SKIPPED: there is no pgbouncer, and it couldn't be installed");
-        return;
-    };
-    let url = format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/postgres", pooler.port);
-    let settings = PostgresSettings { url: Secret::new(url), ..server.settings() };
+    let Some(pooler) = started(server) else { return };
+    let settings = pooler.settings(server);
     // Migrates through it as well.
     let store = Arc::new(connect(&settings).await);
     let writing: Vec<_> = (0..12)
@@ -107,4 +161,39 @@ async fn a_store_works_through_a_pooler_of_transactions() {
     assert_eq!(found.map(|found| found.0), Some(240));
     let logged = store.log(HERE, Log::Feed, Tick::ZERO, 1000).await.expect("a log");
     assert_eq!(logged.len(), 240);
+}
+
+/// What the server was asked last for a schema.
+async fn asked_for(server: &Server, schema: &str) -> Vec<String> {
+    let sql = "SELECT query FROM pg_stat_activity WHERE query LIKE '%' || $1 || '.%' \
+               AND pid <> pg_backend_pid()";
+    let rows = server.client().await.query(sql, &[&schema]).await.expect("rows");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn statements_are_kept_only_where_no_pooler_stands_between() {
+    let server = shared().await;
+    let direct = server.settings();
+    let store = connect(&direct).await;
+    count(&store, &counter(1)).await.expect("a load");
+    let asked = asked_for(server, &direct.schema).await;
+    assert!(asked.iter().any(|sql| sql.contains("unnest($2, $3)")), "{asked:?}");
+    let Some(pooler) = started(server) else { return };
+    let pooled = pooler.settings(server);
+    let store = connect(&pooled).await;
+    // What is reset afterwards isn't shown, so it has to be met while it runs.
+    let is_over = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&is_over);
+    let asking = tokio::spawn(async move {
+        while !until.load(Ordering::SeqCst) {
+            count(&store, &counter(1)).await.expect("a load");
+        }
+    });
+    for _ in 0..20 {
+        let asked = asked_for(server, &pooled.schema).await;
+        assert!(!asked.iter().any(|sql| sql.contains("unnest($2, $3)")), "{asked:?}");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    asking.await.expect("loads");
 }

@@ -21,6 +21,7 @@ pub mod concurrency;
 pub mod due;
 pub mod durability;
 pub mod expiry;
+pub mod follow;
 pub mod log;
 pub mod model;
 pub mod paging;
@@ -92,6 +93,14 @@ macro_rules! conformance {
                 what_has_expired_leaves_no_filing_to_its_successor
                 a_later_commit_lifts_an_expiry
                 pages_are_full_in_spite_of_what_has_expired
+            }
+            follow {
+                a_session_brings_the_subject_that_it_names
+                a_session_brings_its_subjects_index
+                an_index_brings_the_sessions_that_it_lists
+                what_is_followed_is_followed_once
+                what_is_followed_and_not_there_is_said_to_be_absent
+                what_is_followed_is_of_one_state_with_what_names_it
             }
             log {
                 every_entry_survives
