@@ -89,6 +89,7 @@ impl Stat {
             | EventKind::KeyActivated
             | EventKind::KeyRetired
             | EventKind::KeyRevoked
+            | EventKind::KeyRewrapped
             | EventKind::ApiKeyCreated
             | EventKind::ApiKeyDeleted
             | EventKind::TokenDenied

@@ -100,6 +100,15 @@ pub enum CsrfRefusal {
 }
 
 impl CsrfRefusal {
+    /// The step that failed: 2, 3 or 4 of section 5 of the HTTP contract.
+    pub const fn step(self) -> &'static str {
+        match self {
+            Self::RepeatedHeader | Self::NoProvenance | Self::FetchSite => "2",
+            Self::Origin | Self::Referer => "3",
+            Self::TokenMissing | Self::TokenInvalid => "4",
+        }
+    }
+
     /// The text for the error's `detail`. Holds nothing that the request gave.
     pub fn detail(self) -> String {
         self.to_string()

@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 mod forward;
 pub mod http;
+pub mod metrics;
 pub mod node_files;
 pub mod problem;
 pub mod public;

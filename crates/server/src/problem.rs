@@ -97,6 +97,10 @@ pub struct Problem {
     retry_after_secs: Option<u64>,
     /// Below `/oauth2`: the `error` where it isn't the code's own.
     oauth: Option<&'static str>,
+    /// The step of the check against forged requests that failed.
+    csrf_step: Option<&'static str>,
+    /// What is wrong here, for the operator's log and nobody else.
+    fault: Option<Box<str>>,
 }
 
 impl Problem {
@@ -105,7 +109,26 @@ impl Problem {
         let retry_after_secs =
             matches!(code, Code::StoreUnavailable | Code::Overloaded).then_some(RETRY_AFTER_SECS);
         let detail = detail.into();
-        Self { code, detail, member: None, reason: None, retry_after_secs, oauth: None }
+        Self {
+            code,
+            detail,
+            member: None,
+            reason: None,
+            retry_after_secs,
+            oauth: None,
+            csrf_step: None,
+            fault: None,
+        }
+    }
+
+    /// The step of the check against forged requests that failed.
+    pub(crate) const fn csrf_step(&self) -> Option<&'static str> {
+        self.csrf_step
+    }
+
+    /// What is wrong here: for the log, never for whoever asked.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// A request that can't be read.
@@ -327,9 +350,10 @@ impl From<Error> for Problem {
         match error {
             Error::Refused(refusal) => refusal.into(),
             Error::Unavailable(fault) => {
+                let problem =
+                    Self::new(Code::StoreUnavailable, "the session store can't be reached");
                 // What exactly is wrong is for the operator, not for whoever asked.
-                tracing::warn!(%fault, "the authority can't tell");
-                Self::new(Code::StoreUnavailable, "the session store can't be reached")
+                Self { fault: Some(fault.to_string().into()), ..problem }
             }
             Error::Overloaded => Self::new(Code::Overloaded, "too much is waiting already"),
         }
@@ -338,7 +362,8 @@ impl From<Error> for Problem {
 
 impl From<CsrfRefusal> for Problem {
     fn from(refusal: CsrfRefusal) -> Self {
-        Self::new(Code::CsrfFailed, refusal.detail())
+        let problem = Self::new(Code::CsrfFailed, refusal.detail());
+        Self { csrf_step: Some(refusal.step()), ..problem }
     }
 }
 

@@ -16,13 +16,14 @@ use crate::any_store::AnyStore;
 use crate::config::{Config, Policies};
 use crate::forward::identity::IdentityHeaders;
 use crate::http::{Ask, Asked, NetworkMeters, RateNote};
+use crate::metrics::{Measured, Metrics};
 use crate::problem::Problem;
 use crate::store_watch::StoreWatch;
 
 /// One node: an authority and how it is reached.
 pub struct Site {
     /// The authority.
-    pub authority: Authority<AnyStore>,
+    pub authority: Authority<Measured<AnyStore>>,
     /// What the operator decided.
     pub config: Config,
     /// Makes and names our cookies.
@@ -31,6 +32,8 @@ pub struct Site {
     pub networks: NetworkMeters,
     /// What this node knows of its store.
     pub store_watch: Arc<StoreWatch>,
+    /// What is counted of requests.
+    pub metrics: Metrics,
     /// Who listens to streams.
     pub(crate) listeners: Listeners,
     /// What gateways are told of a session.
@@ -45,7 +48,7 @@ pub struct Site {
 impl Site {
     /// Puts an authority behind HTTP. `lock`: of the data directory, held as long as this is.
     pub fn new(
-        authority: Authority<AnyStore>,
+        authority: Authority<Measured<AnyStore>>,
         config: Config,
         store_watch: Arc<StoreWatch>,
         lock: Option<DirLock>,
@@ -61,6 +64,7 @@ impl Site {
         Ok(Self {
             authority,
             cookies,
+            metrics: Metrics::new(&config),
             networks: NetworkMeters::new(config.limit.network),
             listeners: Listeners::default(),
             identities: IdentityHeaders::new(&config.forward_auth),

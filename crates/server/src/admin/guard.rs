@@ -85,6 +85,12 @@ pub(super) async fn require_scope(
     next: Next,
 ) -> Result<Response, Problem> {
     let (mut parts, body) = request.into_parts();
+    if let (Some(asked), Some(route)) =
+        (parts.extensions.get::<Arc<Asked>>(), parts.extensions.get::<MatchedPath>())
+    {
+        // Nobody before this notes it.
+        let _ = asked.route.set(route.clone());
+    }
     let identity = authenticate(&site, &parts).await?;
     let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
     let scope = path.and_then(|path| scope_of(&parts.method, path));
@@ -105,10 +111,14 @@ fn scope_of(method: &Method, path: &str) -> Option<Scope> {
 
 async fn authenticate(site: &Site, parts: &Parts) -> Result<ApiKeyIdentity, Problem> {
     let refused = match bearer(&parts.headers) {
-        Ok(key) => match site.authority.authenticate_api_key(key).await {
-            Ok(identity) => return Ok(identity),
-            Err(error) => Problem::from(error),
-        },
+        Ok(key) => {
+            let checked = site.authority.authenticate_api_key(key).await;
+            site.metrics.key_checked(&checked);
+            match checked {
+                Ok(identity) => return Ok(identity),
+                Err(error) => Problem::from(error),
+            }
+        }
         Err(problem) => problem,
     };
     // Whoever guesses is counted, and slowed down, for its network.

@@ -65,7 +65,7 @@ const USERS: &str = "/admin/v1/users";
 const USER: &str = "/admin/v1/users/{id}";
 
 /// Every endpoint below `/admin`.
-static ROUTES: [Endpoint; 40] = [
+static ROUTES: [Endpoint; 41] = [
     at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
     at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
     at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
@@ -105,6 +105,7 @@ static ROUTES: [Endpoint; 40] = [
     at(Method::GET, "/admin/v1/revocations", SessionsRead, || get(revocations::snapshot)),
     at(Method::GET, REVOCATION_STREAM, SessionsRead, || get(revocations::stream)),
     at(Method::POST, "/admin/v1/sweep", Admin, || post(end_all::sweep)),
+    at(Method::GET, "/metrics", Scope::Any, || get(crate::metrics::read)),
     // What no endpoint has: only who holds a key learns that it isn't there.
     at(Method::OPTIONS, "/admin/{*rest}", Scope::Any, || any(nothing_here)),
 ];
@@ -123,6 +124,12 @@ pub fn routes(site: &Arc<Site>, standard: Router<Arc<Site>>) -> Router<Arc<Site>
         .route("/{*rest}", any(nothing_here))
         .route("/", any(nothing_here))
         .layer(own)
+}
+
+/// The templates of all routes of this listener.
+pub(crate) fn templates() -> Vec<String> {
+    let own = ROUTES.iter().map(|endpoint| endpoint.path.to_owned());
+    own.chain(crate::public::standard_templates()).collect()
 }
 
 /// Method, path and scope of every endpoint, for tests and for whoever describes them.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, MatchedPath, Request};
 use cloakroom::Context;
 use cloakroom_core::event::Actor;
 use cloakroom_core::given::Header;
@@ -47,12 +47,14 @@ pub struct Asked {
     pub peer: Peer,
     /// What limited it, for the answer's headers.
     pub rate: OnceLock<RateNote>,
+    /// The route it was given to, where its path alone doesn't tell.
+    pub route: OnceLock<MatchedPath>,
 }
 
 impl Asked {
     /// A request with these headers from `peer`.
     pub fn new(headers: &HeaderMap, peer: Peer) -> Self {
-        Self { id: RequestId::of(headers), peer, rate: OnceLock::new() }
+        Self { id: RequestId::of(headers), peer, rate: OnceLock::new(), route: OnceLock::new() }
     }
 
     /// The network that an unauthenticated request is counted for.
@@ -145,6 +147,10 @@ impl<S: Send + Sync> FromRequest<S> for Ask {
             let peer = Peer { address: IpAddr::from([0, 0, 0, 0]), trusted: false };
             Arc::new(Asked::new(&parts.headers, peer))
         });
+        if let Some(route) = parts.extensions.get::<MatchedPath>() {
+            // The guard of the admin listener may have noted it already.
+            let _ = asked.route.set(route.clone());
+        }
         Ok(Self { parts, body: Mutex::new(body), asked })
     }
 }

@@ -31,6 +31,11 @@ impl NetworkMeters {
         self.quota
     }
 
+    /// How many networks are counted right now, about, and how many may be.
+    pub fn room(&self) -> (u64, u64) {
+        (self.states.entry_count(), NETWORKS_MAX)
+    }
+
     /// Counts one request of a network.
     pub fn admit(&self, network: Network, now: Timestamp) -> Admission {
         let state = self.states.get_with(network, || Arc::new(AtomicU64::new(Quota::FRESH)));

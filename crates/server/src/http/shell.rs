@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,7 +20,7 @@ use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
     HeaderValue, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{HeaderMap, Request, StatusCode, Version};
+use hyper::{HeaderMap, Method, Request, StatusCode, Version};
 use tower::ServiceExt as _;
 
 use super::ask::{Asked, Peer, RateNote, header};
@@ -27,6 +28,7 @@ use super::cors::{Cors, Grant};
 use super::request_id::X_REQUEST_ID;
 use super::watched::Watch;
 use crate::forward::verify;
+use crate::metrics::DoorMeter;
 use crate::problem::{Code, Form, Problem};
 use crate::site::Site;
 
@@ -39,12 +41,25 @@ pub enum Door {
     Admin,
 }
 
+impl Door {
+    /// Its name, in metrics and log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// A listener's service.
 pub struct Shell {
     site: Arc<Site>,
     door: Door,
     router: Router,
     cors: Cors,
+    meter: Arc<DoorMeter>,
+    /// The place of forward authentication by a named policy among what is counted.
+    verify_place: Option<usize>,
     /// What `RateLimit-Policy` says of each quota.
     quotas: [(&'static str, HeaderValue); 3],
 }
@@ -67,7 +82,15 @@ impl Shell {
             policy("verify", limits.verify),
             policy("network", limits.network),
         ];
-        Self { site, door, router, cors, quotas }
+        let meter = Arc::clone(site.metrics.door(door));
+        let verify = format!("{}/verify/{{policy}}", site.config.server.base_path.as_str());
+        let verify_place = meter.place(&verify);
+        Self { site, door, router, cors, meter, verify_place, quotas }
+    }
+
+    /// What is counted of this listener.
+    pub fn meter(&self) -> &Arc<DoorMeter> {
+        &self.meter
     }
 
     /// Answers a request.
@@ -83,11 +106,15 @@ impl Shell {
             Door::Public => self.site.policy_of_path(path),
             Door::Admin => None,
         };
+        let method = request.method().clone();
+        let seen = self.meter.begin(&method);
+        let mut place = self.meter.place(path);
         let mut unread = false;
         let (mut response, grant) = match policy {
             _ if !names_one_host(&request) => (one_host_only(), Grant::Silent),
             // Before the router and without its boxes: gateways ask this for every request.
             Some(policy) => {
+                place = place.or(self.verify_place.filter(|_| policy.is_some()));
                 let (parts, body) = request.into_parts();
                 unread = parts.version <= Version::HTTP_11 && !body.is_end_stream();
                 let work = verify::answer(&self.site, &asked, &parts, policy);
@@ -109,7 +136,11 @@ impl Shell {
                 (response, grant)
             }
         };
-        self.finish(&mut response, &asked, form);
+        let problem = self.finish(&mut response, &asked, form);
+        let place =
+            place.or_else(|| asked.route.get().and_then(|route| self.meter.place(route.as_str())));
+        let took = seen.finish(place, response.status().as_u16());
+        self.tell(&asked, &method, place, response.status(), took, problem.as_ref());
         grant.apply(response.headers_mut());
         if unread {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -157,12 +188,49 @@ impl Shell {
         }
     }
 
-    fn finish(&self, response: &mut Response, asked: &Asked, form: Form) {
+    /// The request's line in the log.
+    fn tell(
+        &self,
+        asked: &Asked,
+        method: &Method,
+        place: Option<usize>,
+        status: StatusCode,
+        took: Duration,
+        problem: Option<&Problem>,
+    ) {
+        /// One line; with its level it is made only where that is wanted.
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    target: REQUESTS,
+                    $level,
+                    request_id = asked.id.as_str(),
+                    listener = self.door.name(),
+                    method = method.as_str(),
+                    route = self.meter.route(place),
+                    status = status.as_u16(),
+                    took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+                    code = problem.map(|problem| problem.code().as_str()),
+                    fault = problem.and_then(Problem::fault),
+                    "request"
+                )
+            };
+        }
+        if status.is_server_error() {
+            line!(tracing::Level::WARN);
+        } else {
+            line!(tracing::Level::DEBUG);
+        }
+    }
+
+    /// Completes an answer; gives what was wrong.
+    fn finish(&self, response: &mut Response, asked: &Asked, form: Form) -> Option<Problem> {
         let problem = response.extensions_mut().remove::<Problem>();
         // The router answers a wrong method by itself, with the header `Allow`.
         let wrong_method = problem.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED;
-        if let Some(problem) = problem.or_else(|| wrong_method.then(Problem::method_not_allowed)) {
-            tracing::debug!(request_id = asked.id.as_str(), code = problem.code().as_str());
+        let problem = problem.or_else(|| wrong_method.then(Problem::method_not_allowed));
+        if let Some(problem) = &problem {
+            self.site.metrics.refused(problem, asked);
             problem.write(response, asked.id.as_str(), form);
         }
         let headers = response.headers_mut();
@@ -177,6 +245,7 @@ impl Shell {
         if let Some(note) = asked.rate.get() {
             self.rate_headers(headers, *note);
         }
+        problem
     }
 
     fn rate_headers(&self, headers: &mut HeaderMap, note: RateNote) {
@@ -223,6 +292,8 @@ async fn nothing_here() -> Problem {
     Problem::not_found()
 }
 
+/// The target of the lines of requests: `RUST_LOG=info,cloakroom::request=debug` shows them all.
+const REQUESTS: &str = "cloakroom::request";
 const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

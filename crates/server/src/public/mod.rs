@@ -22,8 +22,10 @@ use axum::routing::{delete, get, post};
 pub use answer::{durability_name, with_durability};
 pub(crate) use gate::{Presented, prove, request_origin};
 pub use standard::standard_routes;
+pub(crate) use standard::standard_templates;
 pub use view::{SessionView, rfc3339};
 
+use crate::config::Config;
 use crate::site::Site;
 
 /// The routes of the public listener, but for forward authentication, which is routed before them.
@@ -47,4 +49,27 @@ pub fn routes(site: &Site) -> Router<Arc<Site>> {
     } else {
         router
     }
+}
+
+/// The templates of all routes of this listener, as [`routes`] has them, and forward
+/// authentication's.
+pub(crate) fn templates(config: &Config) -> Vec<String> {
+    const BELOW_BASE: [&str; 12] = [
+        "/login",
+        "/refresh",
+        "/logout",
+        "/logout/all",
+        "/session",
+        "/sessions",
+        "/sessions/{sid}",
+        "/reauthenticate",
+        "/password",
+        "/csrf-token",
+        "/verify",
+        "/verify/{policy}",
+    ];
+    let base = config.server.base_path.as_str();
+    let register = config.registration.enabled.then_some("/register");
+    let own = BELOW_BASE.into_iter().chain(register).map(|path| format!("{base}{path}"));
+    own.chain(standard_templates()).collect()
 }

@@ -29,6 +29,21 @@ pub fn standard_routes() -> Router<Arc<Site>> {
         .route("/readyz", get(readyz))
 }
 
+/// The templates of these routes.
+pub(crate) fn standard_templates() -> impl Iterator<Item = String> {
+    [
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/oauth2/introspect",
+        "/oauth2/revoke",
+        "/oauth2/token",
+        "/healthz",
+        "/readyz",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+}
+
 /// The public keys (RFC 7517 section 5).
 async fn jwks(State(site): State<Arc<Site>>) -> Response {
     cacheable(json(StatusCode::OK, &site.authority.jwks()))

@@ -45,6 +45,20 @@ impl Chore {
         }
     }
 
+    /// Its name, as metrics have it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::FlushTouches => "flush_touches",
+            Self::FlushReports => "flush_reports",
+            Self::FlushKeyUses => "flush_key_uses",
+            Self::TendKeys => "tend_keys",
+            Self::Sweep => "sweep",
+            Self::SampleStats => "sample_stats",
+            Self::Follow => "follow",
+            Self::WatchStore => "watch_store",
+        }
+    }
+
     async fn run(self, site: &Site, round: u64) -> Result<(), Error> {
         match self {
             Self::FlushTouches => site.authority.flush_touches().await,
@@ -145,7 +159,11 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
             tracing::warn!("the clock jumped; nothing is removed for an hour");
             continue;
         }
-        match chore.run(&site, round).await {
+        let outcome = chore.run(&site, round).await;
+        if outcome.is_err() {
+            site.metrics.work_failed(chore.name());
+        }
+        match outcome {
             Ok(()) => failing = false,
             Err(error) if failing => tracing::debug!(%error, ?chore, "still failing"),
             Err(error) => {

@@ -17,6 +17,7 @@ use super::connection::Connections;
 use super::tls::Acceptor;
 use crate::config::{Config, Listener};
 use crate::http::{Peer, Shell};
+use crate::metrics::DoorMeter;
 
 /// How long to wait when a connection can't be taken: usually because files ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -128,11 +129,13 @@ impl Serving {
         config: &Config,
     ) -> Self {
         let (stop, stopping) = watch::channel(Stop::No);
+        let meter = Arc::clone(shell.meter());
         let connections = Connections::new(shell, tls, config.server.request_timeout);
         let places = Arc::new(Semaphore::new(config.server.max_connections));
         let trusted = config.server.trusted_proxies.clone();
         let peer = move |address| Peer::new(address, &trusted);
-        let accepting = tokio::spawn(accept(bound, Arc::new(connections), places, peer, stopping));
+        let accepting =
+            tokio::spawn(accept(bound, Arc::new(connections), places, meter, peer, stopping));
         Self { accepting, stop }
     }
 
@@ -151,6 +154,7 @@ async fn accept(
     bound: Bound,
     connections: Arc<Connections>,
     places: Arc<Semaphore>,
+    meter: Arc<DoorMeter>,
     peer_of: impl Fn(IpAddr) -> Peer,
     mut stopping: watch::Receiver<Stop>,
 ) {
@@ -169,12 +173,13 @@ async fn accept(
         };
         let stopping = stopping.clone();
         let connections = Arc::clone(&connections);
+        let counted = taken.is_ok().then(|| meter.connect());
         match taken {
             Ok(Stream::Tcp(stream, address)) => {
                 let peer = peer_of(address);
                 open.spawn(async move {
                     connections.serve(stream, peer, stopping).await;
-                    drop(place);
+                    drop((place, counted));
                 });
             }
             Ok(Stream::Unix(stream)) => {
@@ -182,7 +187,7 @@ async fn accept(
                 let peer = peer_of(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 open.spawn(async move {
                     connections.serve(stream, peer, stopping).await;
-                    drop(place);
+                    drop((place, counted));
                 });
             }
             Err(error) => {

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http::{Door, Shell};
+use crate::metrics::Measured;
 use crate::node_files::{self, NodeFilesError};
 use crate::site::Site;
 use crate::store_watch::{StoreClock, StoreWatch};
@@ -186,7 +187,8 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let settings = settings::of_config(&config, store.is_shared())?;
     let secret = StoreSecret { master, previous: config.master_key_previous.clone() };
     let clock = Arc::new(StoreClock(Arc::clone(&store_watch)));
-    let authority = Authority::open(store, settings, secret, clock, Arc::new(entropy)).await?;
+    let (store, entropy) = (Measured::new(store), Arc::new(entropy));
+    let authority = Authority::open(store, settings, secret, clock, entropy).await?;
     let root = match node_files::root_key(&config)? {
         Some(root) => root,
         None => {
