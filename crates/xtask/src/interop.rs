@@ -22,6 +22,16 @@ const PYTHON: (&str, [&str; 2]) = ("pyjwt", ["PyJWT>=2.10,<3", "cryptography"]);
 const ALGORITHMS: [&str; 4] = ["EdDSA", "ES256", "RS256", "HS256"];
 /// Shared by the authority and the scripts; generated for this test and used nowhere else.
 const SHARED_SECRET: &str = "iJ0rV5m2QzXw8bTn4LkY7cGd1sPfHuEaR6oZvK3xM9U";
+/// How much faster time passes while keys are rotated, and for how many of its seconds.
+const FASTER: &str = "+0 x20";
+const ROTATION_SECONDS: &str = "1600";
+const ROTATION_SETTINGS: [(&str, &str); 5] = [
+    ("LOG__LEVEL", "warn"),
+    ("TOKEN__ACCESS_TTL", "3m"),
+    ("LIMIT__SESSION", "1000000/1m"),
+    ("LIMIT__VERIFY", "1000000/1m"),
+    ("LIMIT__NETWORK", "1000000/1m"),
+];
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs both scripts against an authority of each algorithm.
@@ -46,7 +56,38 @@ pub fn step() -> io::Result<Outcome> {
             tallies.push(stream(&mut script.command(&authority))?.closing_line());
         }
     }
+    tallies.push(rotation(&scripts)?);
     Ok(Outcome::Counted(tallies.into_iter().sum()))
+}
+
+/// Rotates keys under load, in a time that passes many times faster: what is published long enough
+/// takes minutes.
+fn rotation(scripts: &[Script]) -> io::Result<Tally> {
+    let [node, python] = scripts else { return Ok(Tally::SKIPPED) };
+    if !tools::has("faketime", &["--version"]) && !tools::debian_package("faketime")? {
+        println!("SKIPPED: interop: there is no faketime on this machine; keys were not rotated");
+        return Ok(Tally::SKIPPED);
+    }
+    println!("-- jose and PyJWT while keys are rotated");
+    let folder = tree::root().join(SCRIPTS);
+    let node_folder = node.file.parent().unwrap_or(Path::new("."));
+    std::fs::copy(folder.join("rotation.mjs"), node_folder.join("rotation.mjs"))?;
+    let (public, admin) = (free_address()?, free_address()?);
+    let mut run = Command::new("faketime");
+    run.args(["-f", FASTER, "sh"]).arg(folder.join("rotation.sh")).stdin(Stdio::null());
+    // Deadlines of requests stay what they are.
+    run.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    run.env("PROGRAM", binary()?).env("NODE_FOLDER", node_folder);
+    run.env("PYTHONPATH", python.search_path.as_deref().unwrap_or(Path::new("")));
+    run.env("CLOAKROOM_PUBLIC", format!("http://{public}"));
+    run.env("CLOAKROOM_ADMIN", format!("http://{admin}"));
+    run.env("CLOAKROOM_SERVER__PUBLIC", &public).env("CLOAKROOM_SERVER__ADMIN", &admin);
+    run.env("CLOAKROOM_SERVER__ORIGIN", format!("http://{public}"));
+    for (setting, value) in ROTATION_SETTINGS {
+        run.env(format!("CLOAKROOM_{setting}"), value);
+    }
+    let finished = stream(run.env("SECONDS_LONG", ROTATION_SECONDS))?;
+    Ok(finished.closing_line())
 }
 
 /// A script with what its language needs to find its library.
