@@ -6,12 +6,12 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::Object;
 use cloakroom_core::token::access::check_claims;
 use cloakroom_core::types::Sid;
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::ending::{expect_kin, kin};
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::verify::Listed;
 
 /// Refuses an object over `max` bytes of JSON; names its largest member.
@@ -84,7 +84,8 @@ impl<S: Store> Authority<S> {
             batch.put(key.clone(), loaded.version(&key), record, Review::Keep);
             Ok(Decision::Commit(batch, ()))
         };
-        self.transact(sid.partition(), keys, decide).await?;
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
+        self.transact(sid.partition(), wanted, decide).await?;
         self.session(sid).await
     }
 }

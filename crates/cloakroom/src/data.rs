@@ -5,13 +5,13 @@ use cloakroom_core::json::merge_patch;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::Object;
 use cloakroom_core::types::Sid;
-use cloakroom_store::{Batch, Key, Record, Review, Store, StoreError, Version};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store, StoreError, Version};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::context::{Context, Error};
 use crate::ending::{expect_kin, kin};
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 
 /// A session's data and its version.
 #[derive(Clone, Debug)]
@@ -138,7 +138,8 @@ impl<S: Store> Authority<S> {
             let data = loaded.data(sid).cloned().unwrap_or_default();
             decide(loaded, DataView { data, version: loaded.version(&Key::Data(sid)) })
         };
-        let (mut view, committed) = self.transact(sid.partition(), keys, judged).await?;
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
+        let (mut view, committed) = self.transact(sid.partition(), wanted, judged).await?;
         if let Some(committed) = committed {
             view.version = committed.tick;
         }

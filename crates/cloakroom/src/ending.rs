@@ -11,12 +11,12 @@ use cloakroom_core::token::access::{self, jti_partition};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::record::DeniedToken;
-use cloakroom_store::{Batch, Committed, Durability, Key, Record, Review, Store, Version};
+use cloakroom_store::{Batch, Committed, Durability, Follow, Key, Record, Review, Store, Version};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::opening::ended_feed;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::verify::{Credential, Verified};
 
 /// An ending that took effect.
@@ -111,9 +111,27 @@ impl<S: Store> Authority<S> {
         now.plus(self.settings.access_ttl).plus(TOKEN_LEEWAY * 2)
     }
 
+    /// All that an ending of a session decides on.
+    async fn load_for_ending(&self, sid: Sid) -> Result<Loaded, Error> {
+        let follow = Follow::SubjectAndIndex;
+        self.load_following(sid.partition(), &ending_keys(sid), follow).await
+    }
+
     /// Ends a session. `None`: it is over already, or unknown.
     pub(crate) async fn end_with(
         &self,
+        sid: Sid,
+        closing: Closing,
+        words: Option<&str>,
+        ctx: &Context,
+    ) -> Result<Option<Ended>, Error> {
+        self.end_from(None, sid, closing, words, ctx).await
+    }
+
+    /// The same, deciding first on what was loaded to find out whose session it is.
+    pub(crate) async fn end_from(
+        &self,
+        first: Option<Loaded>,
         sid: Sid,
         closing: Closing,
         words: Option<&str>,
@@ -123,7 +141,7 @@ impl<S: Store> Authority<S> {
         if partition.0 >= self.store.partitions() {
             return Ok(None);
         }
-        let keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
+        let wanted = Wanted::following(ending_keys(sid), Follow::SubjectAndIndex);
         let decide = |loaded: &Loaded| {
             let Some(session) = loaded.session(sid) else { return Ok(Decision::Done(false)) };
             if let Some(missing) = kin(session, loaded) {
@@ -140,7 +158,7 @@ impl<S: Store> Authority<S> {
             self.leave_index(&mut batch, session, loaded);
             Ok(Decision::Commit(batch, true))
         };
-        let (_, committed) = self.transact(partition, keys, decide).await?;
+        let (_, committed) = self.transact_from(first, partition, wanted, decide).await?;
         Ok(committed.map(|committed| Ended { durability: committed.durability }))
     }
 
@@ -164,11 +182,14 @@ impl<S: Store> Authority<S> {
         self.cache.forget(partition, &keys);
     }
 
-    /// Whose session a carried credential proves, live or not. Faults are faults; a dead or
-    /// forged one proves nothing.
+    /// Whose session a carried credential proves, live or not, and what its ending decides on.
+    /// Faults are faults; a dead or forged one proves nothing.
     ///
     /// A genuine access token counts even when it has expired.
-    pub(crate) async fn holder_of(&self, credential: Credential<'_>) -> Result<Option<Sid>, Error> {
+    pub(crate) async fn holder_of(
+        &self,
+        credential: Credential<'_>,
+    ) -> Result<Option<(Sid, Loaded)>, Error> {
         let (kind, text) = match credential {
             Credential::Cookie(text) => (OpaqueKind::Session, text),
             Credential::Refresh(text) => (OpaqueKind::Refresh, text),
@@ -178,12 +199,12 @@ impl<S: Store> Authority<S> {
         if token.sid.partition().0 >= self.store.partitions() {
             return Ok(None);
         }
-        let loaded = self.load(token.sid.partition(), &[Key::Session(token.sid)]).await?;
+        let loaded = self.load_for_ending(token.sid).await?;
         let proven = loaded.session(token.sid).is_some_and(|session| session.proves(&token));
-        Ok(proven.then_some(token.sid))
+        Ok(proven.then_some((token.sid, loaded)))
     }
 
-    async fn holder_of_access(&self, text: &str) -> Result<Option<Sid>, Error> {
+    async fn holder_of_access(&self, text: &str) -> Result<Option<(Sid, Loaded)>, Error> {
         let ring = self.ring()?;
         let claims = match access::verify(text, &ring, &self.expectation(self.now())) {
             Ok(claims) => claims,
@@ -196,15 +217,17 @@ impl<S: Store> Authority<S> {
         if partition.0 >= self.store.partitions() {
             return Ok(None);
         }
-        let keys = [Key::Session(claims.sid), Key::DeniedToken(claims.jti.as_str().into())];
-        let loaded = self.load(partition, &keys).await?;
-        let denied = loaded.get(&keys[1]).is_some();
+        let denied = Key::DeniedToken(claims.jti.as_str().into());
+        let mut keys = ending_keys(claims.sid);
+        keys.push(denied.clone());
+        let loaded = self.load_following(partition, &keys, Follow::SubjectAndIndex).await?;
+        let denied = loaded.get(&denied).is_some();
         let Some(session) = loaded.session(claims.sid) else { return Ok(None) };
         let genuine = !denied
             && session.subject.as_ref() == Some(&claims.subject)
             && claims.epoch == session.subject_epoch
             && claims.auth_time.as_secs() >= session.auth_time.as_secs();
-        Ok(genuine.then_some(claims.sid))
+        Ok(genuine.then_some((claims.sid, loaded)))
     }
 
     /// Signs out the session that a credential proves. `None`: there was nothing to end.
@@ -216,8 +239,8 @@ impl<S: Store> Authority<S> {
         credential: Credential<'_>,
         ctx: &Context,
     ) -> Result<Option<Ended>, Error> {
-        let Some(sid) = self.holder_of(credential).await? else { return Ok(None) };
-        self.end_with(sid, EndReason::SignedOut.into(), None, ctx).await
+        let Some((sid, loaded)) = self.holder_of(credential).await? else { return Ok(None) };
+        self.end_from(Some(loaded), sid, EndReason::SignedOut.into(), None, ctx).await
     }
 
     /// Ends the session that a token of any kind proves (RFC 7009 section 2.1): holding it is
@@ -244,7 +267,7 @@ impl<S: Store> Authority<S> {
         if sid.partition() != self.partition_of(&user) {
             return Err(Refusal::NotFound.into());
         }
-        let loaded = self.load(sid.partition(), &[Key::Session(sid)]).await?;
+        let loaded = self.load_for_ending(sid).await?;
         let own = loaded.session(sid).is_some_and(|s| s.subject.as_ref() == Some(&user));
         if !own {
             return Err(Refusal::NotFound.into());
@@ -254,7 +277,7 @@ impl<S: Store> Authority<S> {
         } else {
             EndReason::SignedOutElsewhere
         };
-        let ended = self.end_with(sid, reason.into(), None, ctx).await?;
+        let ended = self.end_from(Some(loaded), sid, reason.into(), None, ctx).await?;
         // One's own and over already: a request repeated because its answer was lost.
         Ok(ended.unwrap_or(Ended { durability: Durability::Durable }))
     }
@@ -305,7 +328,8 @@ impl<S: Store> Authority<S> {
             batch.audit(event);
             Ok(Decision::Commit(batch, revoked))
         };
-        let (revoked, committed) = self.transact(partition, keys, decide).await?;
+        let wanted = Wanted::following(keys, Follow::Sessions { at_least: 1 });
+        let (revoked, committed) = self.transact(partition, wanted, decide).await?;
         Ok(EndedMany { revoked, durability: durability(committed) })
     }
 
@@ -358,10 +382,16 @@ impl<S: Store> Authority<S> {
         words: Option<&str>,
         ctx: &Context,
     ) -> Result<Ended, Error> {
-        let listed = self.session(sid).await?;
+        if sid.partition().0 >= self.store.partitions() {
+            return Err(Refusal::NotFound.into());
+        }
+        let loaded = self.load_for_ending(sid).await?;
+        let session = loaded.session(sid).ok_or(Refusal::NotFound)?;
+        let subject = loaded.subject_of(session)?;
+        let standing = session.standing(subject, loaded.partition()?, loaded.now);
+        let already = standing.err().map(|_| Ended { durability: Durability::Durable });
         let closing = EndReason::EndedByOperator.into();
-        let ended = self.end_with(sid, closing, words, ctx).await?;
-        let already = listed.ending.map(|_| Ended { durability: Durability::Durable });
+        let ended = self.end_from(Some(loaded), sid, closing, words, ctx).await?;
         Ok(ended.or(already).unwrap_or(Ended { durability: Durability::Local }))
     }
 
@@ -454,6 +484,11 @@ fn may_end_others(verified: &Verified, sid: Sid) -> Result<(), Refusal> {
 /// What the store promised; an answer without a commit rests on an earlier one.
 pub(crate) fn durability(committed: Option<Committed>) -> Durability {
     committed.map_or(Durability::Durable, |committed| committed.durability)
+}
+
+/// The records of a session that its ending decides on, beside what belongs to its subject.
+fn ending_keys(sid: Sid) -> Vec<Key> {
+    vec![Key::Partition, Key::Session(sid), Key::Data(sid)]
 }
 
 /// The records beside a session's own that an ending needs, where they aren't loaded.

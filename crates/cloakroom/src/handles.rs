@@ -18,7 +18,7 @@ use cloakroom_core::session::{
 };
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::record::HandlePointer;
-use cloakroom_store::{Batch, Durability, Key, Record, Review, Store, Version};
+use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store, Version};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
@@ -27,7 +27,7 @@ use crate::context::{Context, Error, Unavailable};
 use crate::data::IfMatch;
 use crate::ending::{Closing, Ended, kin};
 use crate::opening::{Plan, as_conflict};
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::verify::Listed;
 
 /// How many replacements are followed; each moves the pointer, so there is one, or a few at once.
@@ -250,13 +250,8 @@ impl<S: Store> Authority<S> {
 
     /// A session, its data and all that decides over it, from one state.
     async fn load_session(&self, sid: Sid) -> Result<Loaded, Error> {
-        let mut keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
-        let loaded = self.load(sid.partition(), &keys).await?;
-        let Some(missing) = loaded.session(sid).and_then(|session| kin(session, &loaded)) else {
-            return Ok(loaded);
-        };
-        keys.extend(missing);
-        self.load(sid.partition(), &keys).await
+        let keys = [Key::Partition, Key::Session(sid), Key::Data(sid)];
+        self.load_following(sid.partition(), &keys, Follow::SubjectAndIndex).await
     }
 
     /// Where a handle leads once a replacement that is under way is through.
@@ -408,7 +403,7 @@ impl<S: Store> Authority<S> {
                 }
             })
         };
-        let opened = self.transact(sid.partition(), keys, decide).await;
+        let opened = self.transact(sid.partition(), self.wanted_to_open(keys), decide).await;
         if !opened.map_err(as_conflict)?.0 {
             return Ok(Attempt::Again);
         }
@@ -478,7 +473,8 @@ impl<S: Store> Authority<S> {
             self.leave_index(&mut batch, session, loaded);
             Ok(Decision::Commit(batch, true))
         };
-        let (ended, committed) = self.transact(old.partition(), keys, decide).await?;
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
+        let (ended, committed) = self.transact(old.partition(), wanted, decide).await?;
         if !ended {
             return Ok(Attempt::Again);
         }
@@ -543,7 +539,8 @@ impl<S: Store> Authority<S> {
             Ok(Decision::Commit(batch, true))
         };
         let keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
-        if !self.transact(sid.partition(), keys, decide).await?.0 {
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
+        if !self.transact(sid.partition(), wanted, decide).await?.0 {
             return Ok(Attempt::Again);
         }
         let loaded = self.load_session(sid).await?;

@@ -11,16 +11,16 @@ use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::Looks;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
-use cloakroom_store::{Batch, Durability, Key, Record, Review, Store};
+use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::clock::draw;
 use crate::context::{Context, Error};
-use crate::ending::Closing;
+use crate::ending::{Closing, kin};
 use crate::settings::OnLimit;
 use crate::signin::Ticket;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::verify::Credential;
 
 /// An access token, for whoever asked.
@@ -208,8 +208,14 @@ impl<S: Store> Authority<S> {
             self.decide_open(&plan, loaded, ctx)
         };
         let ((session, token, subject), _) =
-            self.transact_from(first, partition, keys, decide).await?;
+            self.transact_from(first, partition, self.wanted_to_open(keys), decide).await?;
         self.answer_opened(Arc::new(session), subject.as_ref(), &token)
+    }
+
+    /// Where the subject's index is full, the sessions that it lists are wanted too.
+    pub(crate) fn wanted_to_open(&self, keys: Vec<Key>) -> Wanted {
+        let at_least = self.settings.max_per_subject;
+        Wanted::following(keys, Follow::Sessions { at_least })
     }
 
     #[allow(clippy::type_complexity, reason = "the triple has no other use")]
@@ -375,10 +381,10 @@ impl<S: Store> Authority<S> {
                 Carried::Refresh(text) => Credential::Refresh(text),
                 Carried::Access(text) => Credential::Access(text),
             };
-            let Some(sid) = self.holder_of(credential).await? else { continue };
+            let Some((sid, loaded)) = self.holder_of(credential).await? else { continue };
             let reason = EndReason::Replaced;
             let closing = Closing { reason, successor: Some(successor) };
-            let ended = self.end_with(sid, closing, None, ctx).await?;
+            let ended = self.end_from(Some(loaded), sid, closing, None, ctx).await?;
             durability = ended.map(|ended| ended.durability).or(durability);
         }
         Ok(durability)
@@ -427,18 +433,16 @@ impl<S: Store> Authority<S> {
         if partition.0 >= self.store.partitions() {
             return Err(Refusal::TokenInvalid.into());
         }
-        let mut keys = vec![Key::Partition, Key::Session(old.sid), Key::Data(old.sid)];
-        let hint = self.load(partition, &keys).await?;
-        let subject = hint.session(old.sid).and_then(|session| session.subject.clone());
-        if let Some(subject) = subject {
-            keys.push(Key::Subject(subject.clone()));
-            keys.push(Key::Index(subject));
-        }
+        let keys = vec![Key::Partition, Key::Session(old.sid), Key::Data(old.sid)];
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
         let grace = self.settings.refresh.grace;
         let decide = |loaded: &Loaded| {
             let session = loaded.session(old.sid).ok_or(Refusal::TokenInvalid)?;
             if !session.proves(old) {
                 return Err(Refusal::TokenInvalid.into());
+            }
+            if let Some(missing) = kin(session, loaded) {
+                return Ok(Decision::Load(missing));
             }
             let data = loaded.data(old.sid).cloned().unwrap_or_default();
             let subject = loaded.subject_of(session)?;
@@ -459,7 +463,7 @@ impl<S: Store> Authority<S> {
             self.leave_index(&mut batch, session, loaded);
             Ok(Decision::Commit(batch, (successor, data)))
         };
-        let ((sid, data), committed) = self.transact(partition, keys, decide).await?;
+        let ((sid, data), committed) = self.transact(partition, wanted, decide).await?;
         Ok(Succession { sid, data, durability: committed.map(|c| c.durability) })
     }
 }

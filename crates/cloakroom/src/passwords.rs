@@ -11,7 +11,7 @@ use cloakroom_core::session::{EndReason, Holder, Session};
 use cloakroom_core::subject::{SubjectState, User};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Secret, Subject, Timestamp};
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -20,7 +20,7 @@ use crate::ending::{Raise, durability, unloaded_sessions};
 use crate::opening::Opened;
 use crate::signin::{ACR_PASSWORD, AMR_PASSWORD, Proven, Ticket};
 use crate::throttle::NameHash;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::verify::Verified;
 
 /// A step-up about to be committed: the same through all retries.
@@ -92,6 +92,7 @@ impl<S: Store> Authority<S> {
             Key::User(subject.clone()),
             Key::Index(subject.clone()),
         ];
+        let wanted = Wanted::following(keys, Follow::Sessions { at_least: 1 });
         let decide = |loaded: &Loaded| {
             if let Some(missing) = unloaded_sessions(subject, loaded) {
                 return Ok(Decision::Load(missing));
@@ -102,7 +103,7 @@ impl<S: Store> Authority<S> {
             self.decide_change(&step, &hash, loaded, ctx)
         };
         let ((session, subject, token), committed) =
-            self.transact(sid.partition(), keys, decide).await?;
+            self.transact(sid.partition(), wanted, decide).await?;
         let opened = self.answer_opened(Arc::new(*session), subject.as_ref(), &token)?;
         Ok(Opened { ended: Some(durability(committed)), ..opened })
     }

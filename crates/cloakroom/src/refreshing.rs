@@ -10,7 +10,7 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, Delivery, EndReason, Holder, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -19,7 +19,7 @@ use crate::ending::kin;
 use crate::figures::RefreshOutcome;
 use crate::opening::Opened;
 use crate::stats::Stat;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::verify::{Credential, Verified};
 
 /// What a refresh came to, once committed.
@@ -73,7 +73,8 @@ impl<S: Store> Authority<S> {
         let keys = vec![Key::Partition, Key::Session(token.sid), Key::Data(token.sid)];
         let nonce = draw(&*self.entropy);
         let decide = |loaded: &Loaded| self.decide_refresh(&presented, nonce, loaded, ctx);
-        let (outcome, _) = self.transact(partition, keys, decide).await?;
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
+        let (outcome, _) = self.transact(partition, wanted, decide).await?;
         Ok(match outcome {
             Outcome::Answer(outcome, session, subject, token) => {
                 if outcome == RefreshOutcome::RetriedElsewhere {

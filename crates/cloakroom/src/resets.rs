@@ -9,14 +9,14 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::EndReason;
 use cloakroom_core::subject::{PasswordReset, SubjectState, User};
 use cloakroom_core::types::{Secret, Subject, Timestamp, TokenHash, same_bytes};
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
 use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
 use crate::passwords::stored_identifier;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::users::user_keys;
 
 /// What such a token begins with, so that secret scanners find a leaked one.
@@ -117,7 +117,8 @@ impl<S: Store> Authority<S> {
             batch.audit(ctx.event(EventKind::UserPasswordChanged, at, None, Some(id)));
             Ok(Decision::Commit(batch, revoked))
         };
-        let (revoked, committed) = self.transact(home, user_keys(id), decide).await?;
+        let wanted = Wanted::following(user_keys(id), Follow::Sessions { at_least: 1 });
+        let (revoked, committed) = self.transact(home, wanted, decide).await?;
         let ended = EndedMany { revoked, durability: durability(committed) };
         Ok((presented.user, ended))
     }

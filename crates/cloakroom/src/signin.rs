@@ -9,7 +9,7 @@ use cloakroom_core::session::{Client, Delivery, EndReason, Epochs, Grant, Object
 use cloakroom_core::subject::{PartitionState, SubjectState, User};
 use cloakroom_core::types::{Secret, Sid, Subject, Timestamp};
 use cloakroom_store::record::IdentifierPointer;
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -259,7 +259,9 @@ impl<S: Store> Authority<S> {
 
     pub(crate) async fn load_candidate(&self, subject: &Subject) -> Result<Candidate, Error> {
         // The index comes along for the session that is about to be opened.
-        let loaded = self.load(self.partition_of(subject), &user_keys(subject)).await?;
+        let follow = Follow::Sessions { at_least: self.settings.max_per_subject };
+        let keys = user_keys(subject);
+        let loaded = self.load_following(self.partition_of(subject), &keys, follow).await?;
         let (user, known) = (loaded.user(subject).cloned(), loaded.subject(subject));
         if user.is_some() && known.is_none() {
             return Err(Unavailable::Missing("a user's subject record".into()).into());

@@ -8,13 +8,13 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, EndReason, Ending, Object, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::types::Subject;
-use cloakroom_store::{Batch, Durability, Key, Record, Review, Store, Version};
+use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store, Version};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
 use crate::throttle::NameHash;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 use crate::users::user_keys;
 
 /// A subject as it is shown.
@@ -64,8 +64,8 @@ impl<S: Store> Authority<S> {
             }
             self.decide_patch(subject, &patch, loaded, ctx)
         };
-        let keys = user_keys(subject);
-        let (state, committed) = self.transact(self.partition_of(subject), keys, decide).await?;
+        let wanted = Wanted::following(user_keys(subject), Follow::Sessions { at_least: 1 });
+        let (state, committed) = self.transact(self.partition_of(subject), wanted, decide).await?;
         let live_sessions = self.sessions_of(subject).await?.len();
         let ended = (patch.disabled == Some(true)).then(|| durability(committed));
         Ok(SubjectView { state: Arc::new(state), live_sessions, ended })

@@ -6,13 +6,13 @@ use cloakroom_core::limits::FEED_MARGIN;
 use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Ending, Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid, Timestamp};
-use cloakroom_store::{Batch, Key, Log, Record, Review, Store, Version};
+use cloakroom_store::{Batch, Follow, Key, Log, Record, Review, Store, Version};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::ending::kin;
 use crate::opening::ended_feed;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 
 /// Records looked at, and log entries trimmed, at a time.
 const BATCH: usize = 128;
@@ -130,7 +130,8 @@ impl<S: Store> Authority<S> {
             Key::Session(sid) => self.review_session(*sid, loaded, now),
             _ => Ok(remove(key, loaded)),
         };
-        Ok(self.transact(partition, keys, decide).await?.0)
+        let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
+        Ok(self.transact(partition, wanted, decide).await?.0)
     }
 
     /// A session that lives is filed anew; one whose time is over ends, with its expiry as the

@@ -152,7 +152,7 @@ impl<S: Store> Authority<S> {
         beside: Option<Key>,
     ) -> Result<(Counted, Option<IdentifierPointer>), Error> {
         let keys = group.counters.iter().map(|counter| counter.key.clone());
-        let keys = keys.chain(beside.clone()).collect();
+        let keys: Vec<Key> = keys.chain(beside.clone()).collect();
         let decide = |loaded: &Loaded| {
             let pointer = beside.as_ref().and_then(|key| pointer_at(key, loaded));
             let mut batch = Batch::default();
@@ -191,7 +191,7 @@ impl<S: Store> Authority<S> {
         left: Option<Loaded>,
         how: impl Fn(&Counter) -> OnSuccess + Send + Sync,
     ) -> Result<(), Error> {
-        let keys = group.counters.iter().map(|counter| counter.key.clone()).collect();
+        let keys: Vec<Key> = group.counters.iter().map(|counter| counter.key.clone()).collect();
         let decide = |loaded: &Loaded| {
             let mut batch = Batch::default();
             for counter in &group.counters {

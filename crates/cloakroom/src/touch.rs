@@ -164,7 +164,7 @@ impl<S: Store> Authority<S> {
         partition: Partition,
         touched: &[(Sid, Arc<Meters>)],
     ) -> Result<(), Error> {
-        let keys = touched.iter().map(|(sid, _)| Key::Session(*sid)).collect();
+        let keys: Vec<Key> = touched.iter().map(|(sid, _)| Key::Session(*sid)).collect();
         let decide = |loaded: &Loaded| {
             let mut batch = Batch::default();
             for (sid, meters) in touched {

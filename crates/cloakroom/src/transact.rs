@@ -13,7 +13,7 @@ use cloakroom_core::session::{Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState, User};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{
-    Batch, Commit, Committed, Entry, Key, Record, Store, StoreError, Version, Versioned,
+    Batch, Commit, Committed, Entry, Follow, Key, Record, Store, StoreError, Version, Versioned,
 };
 
 use crate::authority::Authority;
@@ -31,6 +31,25 @@ pub(crate) struct Loaded {
     pub(crate) now: Timestamp,
     /// Whether an earlier commit of this operation may have taken effect.
     pub(crate) in_doubt: bool,
+}
+
+/// What an operation decides on: records by key, and what these name.
+pub(crate) struct Wanted {
+    keys: Vec<Key>,
+    follow: Follow,
+}
+
+impl Wanted {
+    /// These, and in the same trip what the found ones name.
+    pub(crate) const fn following(keys: Vec<Key>, follow: Follow) -> Self {
+        Self { keys, follow }
+    }
+}
+
+impl From<Vec<Key>> for Wanted {
+    fn from(keys: Vec<Key>) -> Self {
+        Self { keys, follow: Follow::Nothing }
+    }
 }
 
 /// What one commit came to.
@@ -140,10 +159,10 @@ impl<S: Store> Authority<S> {
     pub(crate) async fn transact<T: Send>(
         &self,
         partition: Partition,
-        keys: Vec<Key>,
+        wanted: impl Into<Wanted> + Send,
         decide: impl FnMut(&Loaded) -> Result<Decision<T>, Error> + Send,
     ) -> Result<(T, Option<Committed>), Error> {
-        self.transact_from(None, partition, keys, decide).await
+        self.transact_from(None, partition, wanted, decide).await
     }
 
     /// The same, deciding first on what was loaded for another purpose just before. Where that is
@@ -152,16 +171,19 @@ impl<S: Store> Authority<S> {
         &self,
         mut first: Option<Loaded>,
         partition: Partition,
-        keys: Vec<Key>,
+        wanted: impl Into<Wanted> + Send,
         mut decide: impl FnMut(&Loaded) -> Result<Decision<T>, Error> + Send,
     ) -> Result<(T, Option<Committed>), Error> {
+        let Wanted { keys, follow } = wanted.into();
+        #[cfg(feature = "mutants")]
+        let follow = if active(Mutant::TwoInstants) { Follow::Nothing } else { follow };
         let deadline = self.now().plus(self.settings.store_timeout);
         let mut backoff = BACKOFF_FIRST;
         let mut in_doubt = false;
         loop {
             let mut loaded = match first.take() {
                 Some(first) => Loaded { now: self.now(), ..first },
-                None => self.load_until(partition, &keys, deadline).await?,
+                None => self.load_until(partition, &keys, follow, deadline).await?,
             };
             let (batch, answer) = loop {
                 loaded.in_doubt = in_doubt;
@@ -180,13 +202,13 @@ impl<S: Store> Authority<S> {
                         // contradict each other, and "it is over already" would be wrong.
                         #[cfg(feature = "mutants")]
                         if active(Mutant::TwoInstants) {
-                            let more = self.load_until(partition, &more, deadline).await?;
+                            let more = self.load_until(partition, &more, follow, deadline).await?;
                             loaded.records.extend(more.records);
                             continue;
                         }
                         let mut keys: Vec<Key> = loaded.records.into_keys().collect();
                         keys.extend(more);
-                        loaded = self.load_until(partition, &keys, deadline).await?;
+                        loaded = self.load_until(partition, &keys, follow, deadline).await?;
                     }
                 }
             };
@@ -201,18 +223,31 @@ impl<S: Store> Authority<S> {
 
     /// Loads records of one partition within the deadline of one operation.
     pub(crate) async fn load(&self, partition: Partition, keys: &[Key]) -> Result<Loaded, Error> {
+        self.load_following(partition, keys, Follow::Nothing).await
+    }
+
+    /// The same, and what the found ones name, in one trip and of one state.
+    pub(crate) async fn load_following(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+        follow: Follow,
+    ) -> Result<Loaded, Error> {
         let deadline = self.now().plus(self.settings.store_timeout);
-        self.load_until(partition, keys, deadline).await
+        self.load_until(partition, keys, follow, deadline).await
     }
 
     async fn load_until(
         &self,
         partition: Partition,
         keys: &[Key],
+        follow: Follow,
         deadline: Timestamp,
     ) -> Result<Loaded, Error> {
-        let found = self.within(deadline, self.store.load(partition, keys)).await??;
-        let records = keys.iter().cloned().zip(found).collect();
+        let load = self.store.load_following(partition, keys, follow);
+        let found = self.within(deadline, load).await??;
+        let asked = keys.iter().cloned().zip(found.asked);
+        let records = asked.chain(found.followed).collect();
         Ok(Loaded { records, now: self.now(), in_doubt: false })
     }
 

@@ -15,7 +15,7 @@ use cloakroom_core::session::{EndReason, Object};
 use cloakroom_core::subject::{SubjectState, User};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_store::record::IdentifierPointer;
-use cloakroom_store::{Batch, Durability, Key, Kind, Record, Review, Store};
+use cloakroom_store::{Batch, Durability, Follow, Key, Kind, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -23,7 +23,7 @@ use crate::context::{Context, Error, Unavailable};
 use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
 use crate::passwords::stored_identifier;
 use crate::throttle::{NameHash, pointer_at};
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Loaded, Wanted};
 
 /// How old a pointer may be when its user's record is committed: far below the age at which
 /// somebody else may take it for abandoned.
@@ -308,7 +308,7 @@ impl<S: Store> Authority<S> {
             Ok(Decision::Commit(batch, revoked))
         };
         let (revoked, committed) =
-            self.transact(self.partition_of(id), user_keys(id), decide).await?;
+            self.transact(self.partition_of(id), with_sessions(id), decide).await?;
         if let Some(name) = former {
             self.let_go(name, id).await?;
         }
@@ -395,9 +395,9 @@ impl<S: Store> Authority<S> {
             former.get_or_insert(NameHash(user.identifier_hash));
             self.decide_change_user(change, user, loaded, ctx)
         };
-        let keys = user_keys(change.id);
+        let wanted = with_sessions(change.id);
         let (mut view, committed) =
-            self.transact(self.partition_of(change.id), keys, decide).await?;
+            self.transact(self.partition_of(change.id), wanted, decide).await?;
         let ends = change.hash.is_some() || change.disabled == Some(true);
         view.ended = ends.then(|| durability(committed));
         let former = former.ok_or(Refusal::NotFound)?;
@@ -596,6 +596,11 @@ impl<S: Store> Authority<S> {
         let id = Subject::parse(&format!("usr_{id}"));
         Ok(id.map_err(|malformed| Unavailable::Missing(malformed.to_string()))?)
     }
+}
+
+/// The records that a change of a user decides on, with its sessions.
+fn with_sessions(id: &Subject) -> Wanted {
+    Wanted::following(user_keys(id), Follow::Sessions { at_least: 1 })
 }
 
 /// The records that a change of a user decides on, without its sessions.

@@ -11,7 +11,7 @@ use cloakroom_core::token::access::AccessClaims;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::token::{Looks, TokenRefusal, access};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
-use cloakroom_store::{Key, Kind, Record, Store};
+use cloakroom_store::{Follow, Key, Kind, Record, Store};
 
 use crate::authority::Authority;
 use crate::cache::{CachedSession, Meters};
@@ -341,16 +341,9 @@ impl<S: Store> Authority<S> {
         keys.extend(subject.map(|subject| Key::Subject(subject.clone())));
         let denied_key = jti.map(|jti| Key::DeniedToken(jti.into()));
         keys.extend(denied_key.clone());
-        let mut loaded = self.load(partition, &keys).await?;
-        let named = loaded.session(sid).and_then(|session| session.subject.clone());
-        if let Some(name) = named
-            && subject != Some(&name)
-        {
-            // All of it again: a session and an epoch of two instants may contradict each other,
-            // where a sign-out everywhere took this session along.
-            keys.push(Key::Subject(name));
-            loaded = self.load(partition, &keys).await?;
-        }
+        // From one state: a session and an epoch of two instants may contradict each other, where a
+        // sign-out everywhere took this session along.
+        let loaded = self.load_following(partition, &keys, Follow::Subject).await?;
         let denied = denied_key.is_some_and(|key| loaded.get(&key).is_some());
         let Some(session) = loaded.session(sid) else {
             self.cache.evict(sid);
@@ -375,18 +368,14 @@ impl<S: Store> Authority<S> {
     pub async fn sessions_of(&self, subject: &Subject) -> Result<Vec<Listed>, Error> {
         let partition = self.partition_of(subject);
         let keys = [Key::Index(subject.clone()), Key::Subject(subject.clone()), Key::Partition];
-        let loaded = self.load(partition, &keys).await?;
-        let keys: Vec<Key> = loaded.index(subject).iter().map(|sid| Key::Session(*sid)).collect();
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let found = self.load(partition, &keys).await?;
+        let follow = Follow::Sessions { at_least: 1 };
+        let loaded = self.load_following(partition, &keys, follow).await?;
         let state = loaded.subject(subject);
         let mut sessions: Vec<Listed> = loaded
             .index(subject)
             .iter()
-            .filter_map(|sid| found.session(*sid))
-            .map(|session| self.listed(session, state, loaded.partition().ok(), found.now))
+            .filter_map(|sid| loaded.session(*sid))
+            .map(|session| self.listed(session, state, loaded.partition().ok(), loaded.now))
             .filter(|listed| listed.ending.is_none())
             .collect();
         sessions.sort_by_key(|listed| std::cmp::Reverse(listed.session.last_seen_at));
