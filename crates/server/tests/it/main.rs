@@ -17,6 +17,7 @@ mod handles;
 mod health;
 mod http;
 mod logout;
+mod metrics;
 mod oauth;
 mod refresh;
 mod security_credentials;
