@@ -22,9 +22,8 @@ pub struct ConfigArgs {
 enum ConfigCommand {
     /// Write a file with every key commented out at its default
     Init {
-        /// Where to write it; `-`: standard output
-        #[arg(default_value = "cloakroom.toml")]
-        path: PathBuf,
+        /// Where to write it, `-` for standard output; default: --config, else ./cloakroom.toml
+        path: Option<PathBuf>,
     },
     /// Say everything that is wrong with the configuration, each with its line
     Check,
@@ -72,7 +71,10 @@ pub fn run(
     err: &mut dyn Write,
 ) -> io::Result<Outcome> {
     match &args.command {
-        ConfigCommand::Init { path } => init(path, out, err),
+        ConfigCommand::Init { path } => {
+            let named = path.as_deref().or(flags.config.as_deref());
+            init(named.unwrap_or(Path::new("cloakroom.toml")), out, err)
+        }
         ConfigCommand::Check => check(&Loaded::read(flags, surroundings), as_json, out, err),
         ConfigCommand::Show => show(&Loaded::read(flags, surroundings), as_json, out, err),
         ConfigCommand::Reference if as_json => {
@@ -280,6 +282,9 @@ mod tests {
         assert_eq!((outcome, outcome.code()), (Outcome::Failed, 1));
         assert!(err.contains("new.toml"), "{err}");
         assert_eq!(run_on("", &["init", "-"], false).1, commented_file());
+        // The file that --config names, which is there.
+        let (outcome, _, err) = run_on("", &["init"], false);
+        assert!(outcome == Outcome::Failed && err.contains("/cloakroom.toml: "), "{err}");
     }
 
     #[test]
