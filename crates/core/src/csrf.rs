@@ -101,11 +101,11 @@ pub enum CsrfRefusal {
 
 impl CsrfRefusal {
     /// The step that failed: 2, 3 or 4 of section 5 of the HTTP contract.
-    pub const fn step(self) -> &'static str {
+    pub const fn step(self) -> u8 {
         match self {
-            Self::RepeatedHeader | Self::NoProvenance | Self::FetchSite => "2",
-            Self::Origin | Self::Referer => "3",
-            Self::TokenMissing | Self::TokenInvalid => "4",
+            Self::RepeatedHeader | Self::NoProvenance | Self::FetchSite => 2,
+            Self::Origin | Self::Referer => 3,
+            Self::TokenMissing | Self::TokenInvalid => 4,
         }
     }
 

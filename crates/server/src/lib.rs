@@ -19,3 +19,4 @@ mod settings;
 pub mod site;
 mod store_copy;
 pub mod store_watch;
+pub mod telemetry;

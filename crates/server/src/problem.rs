@@ -43,8 +43,14 @@ macro_rules! codes {
                 match self { $( Self::$variant => StatusCode::$status, )+ }
             }
 
-            const fn title(self) -> &'static str {
+            /// Its title.
+            pub(crate) const fn title(self) -> &'static str {
                 match self { $( Self::$variant => $title, )+ }
+            }
+
+            /// The `type` of its problem details.
+            pub(crate) fn kind(self) -> String {
+                format!("urn:cloakroom:problem:{}", self.as_str())
             }
         }
     };
@@ -85,6 +91,21 @@ codes! {
     Overloaded = SERVICE_UNAVAILABLE, "overloaded", "Overloaded";
 }
 
+impl Code {
+    /// The `error` of RFC 6749 section 5.2 or RFC 6750 section 3.1 that comes nearest.
+    pub(crate) fn oauth(self) -> &'static str {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => "invalid_client",
+            StatusCode::FORBIDDEN => "insufficient_scope",
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                "temporarily_unavailable"
+            }
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request",
+        }
+    }
+}
+
 /// Why a request isn't granted, ready to be written down.
 ///
 /// Holds nothing that a client sent but names of members, which are bounded.
@@ -97,10 +118,17 @@ pub struct Problem {
     retry_after_secs: Option<u64>,
     /// Below `/oauth2`: the `error` where it isn't the code's own.
     oauth: Option<&'static str>,
+    /// What only the operator is told.
+    aside: Option<Box<Aside>>,
+}
+
+/// What is for metrics and the log, and for no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Aside {
     /// The step of the check against forged requests that failed.
-    csrf_step: Option<&'static str>,
-    /// What is wrong here, for the operator's log and nobody else.
-    fault: Option<Box<str>>,
+    CsrfStep(u8),
+    /// What is wrong here.
+    Fault(Box<str>),
 }
 
 impl Problem {
@@ -116,19 +144,24 @@ impl Problem {
             reason: None,
             retry_after_secs,
             oauth: None,
-            csrf_step: None,
-            fault: None,
+            aside: None,
         }
     }
 
     /// The step of the check against forged requests that failed.
-    pub(crate) const fn csrf_step(&self) -> Option<&'static str> {
-        self.csrf_step
+    pub(crate) fn csrf_step(&self) -> Option<u8> {
+        match self.aside.as_deref() {
+            Some(Aside::CsrfStep(step)) => Some(*step),
+            Some(Aside::Fault(_)) | None => None,
+        }
     }
 
     /// What is wrong here: for the log, never for whoever asked.
     pub(crate) fn fault(&self) -> Option<&str> {
-        self.fault.as_deref()
+        match self.aside.as_deref() {
+            Some(Aside::Fault(fault)) => Some(fault),
+            Some(Aside::CsrfStep(_)) | None => None,
+        }
     }
 
     /// A request that can't be read.
@@ -226,7 +259,7 @@ impl Problem {
 
     fn details(&self, request_id: &str) -> Details<'_> {
         Details {
-            kind: format!("urn:cloakroom:problem:{}", self.code.as_str()),
+            kind: self.code.kind(),
             title: self.code.title(),
             status: self.status().as_u16(),
             detail: &self.detail,
@@ -239,22 +272,9 @@ impl Problem {
 
     fn oauth_error(&self) -> Value {
         let mut error = Map::new();
-        error.insert("error".into(), self.oauth.unwrap_or_else(|| self.oauth_code()).into());
+        error.insert("error".into(), self.oauth.unwrap_or_else(|| self.code.oauth()).into());
         error.insert("error_description".into(), self.detail.as_ref().into());
         Value::Object(error)
-    }
-
-    /// The `error` of RFC 6749 section 5.2 or RFC 6750 section 3.1 that comes nearest.
-    fn oauth_code(&self) -> &'static str {
-        match self.status() {
-            StatusCode::UNAUTHORIZED => "invalid_client",
-            StatusCode::FORBIDDEN => "insufficient_scope",
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                "temporarily_unavailable"
-            }
-            status if status.is_server_error() => "server_error",
-            _ => "invalid_request",
-        }
     }
 
     /// The challenge (RFC 6750 section 3): without an `error` where no credential was judged.
@@ -353,7 +373,7 @@ impl From<Error> for Problem {
                 let problem =
                     Self::new(Code::StoreUnavailable, "the session store can't be reached");
                 // What exactly is wrong is for the operator, not for whoever asked.
-                Self { fault: Some(fault.to_string().into()), ..problem }
+                Self { aside: Some(Box::new(Aside::Fault(fault.to_string().into()))), ..problem }
             }
             Error::Overloaded => Self::new(Code::Overloaded, "too much is waiting already"),
         }
@@ -363,7 +383,7 @@ impl From<Error> for Problem {
 impl From<CsrfRefusal> for Problem {
     fn from(refusal: CsrfRefusal) -> Self {
         let problem = Self::new(Code::CsrfFailed, refusal.detail());
-        Self { csrf_step: Some(refusal.step()), ..problem }
+        Self { aside: Some(Box::new(Aside::CsrfStep(refusal.step()))), ..problem }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::http::{Ask, Asked, NetworkMeters, RateNote};
 use crate::metrics::{Measured, Metrics};
 use crate::problem::Problem;
 use crate::store_watch::StoreWatch;
+use crate::telemetry::Telemetry;
 
 /// One node: an authority and how it is reached.
 pub struct Site {
@@ -34,6 +35,8 @@ pub struct Site {
     pub store_watch: Arc<StoreWatch>,
     /// What is counted of requests.
     pub metrics: Metrics,
+    /// Where traces go.
+    pub(crate) telemetry: Telemetry,
     /// Who listens to streams.
     pub(crate) listeners: Listeners,
     /// What gateways are told of a session.
@@ -65,6 +68,7 @@ impl Site {
             authority,
             cookies,
             metrics: Metrics::new(&config),
+            telemetry: Telemetry::start(config.telemetry.otlp_endpoint.as_deref()),
             networks: NetworkMeters::new(config.limit.network),
             listeners: Listeners::default(),
             identities: IdentityHeaders::new(&config.forward_auth),

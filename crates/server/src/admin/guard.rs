@@ -119,7 +119,10 @@ async fn authenticate(site: &Site, parts: &Parts) -> Result<ApiKeyIdentity, Prob
                 Err(error) => Problem::from(error),
             }
         }
-        Err(problem) => problem,
+        Err(problem) => {
+            site.metrics.key_missing();
+            problem
+        }
     };
     // Whoever guesses is counted, and slowed down, for its network.
     if let Some(asked) = parts.extensions.get::<Arc<Asked>>() {

@@ -62,7 +62,7 @@ impl<'a> Judge<'a> {
 
 /// Judges everything; the order is that of the table of keys.
 pub(super) fn everything(judge: &mut Judge<'_>, config: &Config) {
-    unserved(judge);
+    telemetry(judge, config);
     public_listener(judge, config);
     admin_listener(judge, config);
     proxies(judge, config);
@@ -79,13 +79,24 @@ pub(super) fn everything(judge: &mut Judge<'_>, config: &Config) {
     intervals(judge, config);
 }
 
-/// Keys of features that this release doesn't serve: set, they would promise what isn't there.
-const UNSERVED: [&str; 1] = ["telemetry.otlp_endpoint"];
-
-fn unserved(judge: &mut Judge<'_>) {
-    for key in UNSERVED {
-        if judge.entries.is_set(key) {
-            judge.refuse(key, "is not served by this release: leave it out");
+/// Where traces and metrics go: OTLP over HTTP, with the protocol's own paths below it.
+fn telemetry(judge: &mut Judge<'_>, config: &Config) {
+    const KEY: &str = "telemetry.otlp_endpoint";
+    let Some(endpoint) = &config.telemetry.otlp_endpoint else { return };
+    if !crate::telemetry::IS_BUILT_IN {
+        judge.refuse(KEY, "this program was built without OTLP (feature `otlp`): leave it out");
+    }
+    let uri = endpoint.parse::<hyper::Uri>().ok();
+    let scheme = uri.as_ref().and_then(hyper::Uri::scheme_str);
+    let authority = uri.as_ref().and_then(hyper::Uri::authority);
+    let has_query = uri.as_ref().is_some_and(|uri| uri.query().is_some());
+    match authority {
+        Some(authority) if authority.as_str().contains('@') => {
+            judge.refuse(KEY, "no user or password in it");
+        }
+        Some(_) if matches!(scheme, Some("http" | "https")) && !has_query => {}
+        Some(_) | None => {
+            judge.refuse(KEY, "is the base URL of OTLP over HTTP, such as http://127.0.0.1:4318");
         }
     }
 }

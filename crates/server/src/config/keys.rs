@@ -393,9 +393,9 @@ group! {
 group! {
     /// Where traces and metrics go besides `/metrics`.
     Telemetry {
-        /// The OTLP endpoint for traces and metrics.
+        /// The base URL of OTLP over HTTP, for traces and metrics.
         otlp_endpoint: Option<String> = "telemetry.otlp_endpoint", Unset,
-            "http://127.0.0.1:4317";
+            "http://127.0.0.1:4318";
     }
 }
 

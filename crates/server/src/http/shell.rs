@@ -31,6 +31,7 @@ use crate::forward::verify;
 use crate::metrics::DoorMeter;
 use crate::problem::{Code, Form, Problem};
 use crate::site::Site;
+use crate::telemetry::{Answered, RequestSpan};
 
 /// Which listener a request came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,7 @@ impl Shell {
         let method = request.method().clone();
         let seen = self.meter.begin(&method);
         let mut place = self.meter.place(path);
+        let trace = self.site.telemetry.request(request.headers());
         let mut unread = false;
         let (mut response, grant) = match policy {
             _ if !names_one_host(&request) => (one_host_only(), Grant::Silent),
@@ -118,7 +120,7 @@ impl Shell {
                 let (parts, body) = request.into_parts();
                 unread = parts.version <= Version::HTTP_11 && !body.is_end_stream();
                 let work = verify::answer(&self.site, &asked, &parts, policy);
-                (self.guard(work).await, Grant::Silent)
+                (self.traced(trace.as_ref(), work).await, Grant::Silent)
             }
             None => {
                 let grant = self.cors.grant(request.headers());
@@ -128,7 +130,8 @@ impl Shell {
                         let (parts, body) = request.into_parts();
                         let (body, watch) = Watch::over(Body::new(body), parts.version);
                         let request = Request::from_parts(parts, body);
-                        let response = self.guard(self.route(&asked, request)).await;
+                        let response =
+                            self.traced(trace.as_ref(), self.route(&asked, request)).await;
                         unread = watch.is_unread();
                         response
                     }
@@ -141,11 +144,33 @@ impl Shell {
             place.or_else(|| asked.route.get().and_then(|route| self.meter.place(route.as_str())));
         let took = seen.finish(place, response.status().as_u16());
         self.tell(&asked, &method, place, response.status(), took, problem.as_ref());
+        if let Some(trace) = trace {
+            trace.end(&Answered {
+                listener: self.door.name(),
+                method: method.as_str(),
+                route: self.meter.route(place),
+                status: response.status().as_u16(),
+                request_id: asked.id.as_str(),
+                code: problem.as_ref().map(|problem| problem.code().as_str()),
+            });
+        }
         grant.apply(response.headers_mut());
         if unread {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Does guarded work within a request's span, if it has one.
+    async fn traced(
+        &self,
+        trace: Option<&RequestSpan>,
+        work: impl Future<Output = Response>,
+    ) -> Response {
+        match trace {
+            Some(trace) => trace.scope(self.guard(work)).await,
+            None => self.guard(work).await,
+        }
     }
 
     async fn route(&self, asked: &Arc<Asked>, mut request: Request<Body>) -> Response {

@@ -36,7 +36,7 @@ const CSRF_STEPS: [&str; 3] = ["2", "3", "4"];
 /// What limits requests.
 const LIMITS: [&str; 5] = ["session", "verify", "network", "login", "streams"];
 /// How an API key was found.
-const KEY_CHECKS: [&str; 3] = ["ok", "refused", "unavailable"];
+const KEY_CHECKS: [&str; 4] = ["ok", "refused", "missing", "unavailable"];
 /// What a node does without being asked.
 const WORK: [&str; 8] = [
     "flush_touches",
@@ -82,7 +82,7 @@ pub struct Metrics {
     admin: Arc<DoorMeter>,
     csrf: Counted<3>,
     limited: Counted<5>,
-    keys: Counted<3>,
+    keys: Counted<4>,
     failed_work: Counted<8>,
 }
 
@@ -113,7 +113,8 @@ impl Metrics {
     pub(crate) fn refused(&self, problem: &Problem, asked: &Asked) {
         let code = problem.code();
         if code == Code::CsrfFailed {
-            self.csrf.add(problem.csrf_step().unwrap_or_default());
+            let step = problem.csrf_step().unwrap_or_default();
+            self.csrf.add(&step.to_string());
         } else if code == Code::LoginThrottled {
             self.limited.add("login");
         } else if code == Code::RateLimited {
@@ -130,6 +131,11 @@ impl Metrics {
             Err(cloakroom::Error::Refused(_)) => "refused",
             Err(cloakroom::Error::Unavailable(_) | cloakroom::Error::Overloaded) => "unavailable",
         });
+    }
+
+    /// Counts a request that should have had an API key and had none.
+    pub(crate) fn key_missing(&self) {
+        self.keys.add("missing");
     }
 
     /// Counts background work that failed.

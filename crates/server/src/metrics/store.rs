@@ -11,6 +11,7 @@ use cloakroom_store::{
 };
 
 use super::family::{Family, Value};
+use crate::telemetry;
 
 /// What is asked of a store.
 const OPERATIONS: [&str; 9] =
@@ -18,6 +19,18 @@ const OPERATIONS: [&str; 9] =
 /// How a call can fail; the last one: whoever asked gave up before an answer.
 const FAULTS: [&str; 6] =
     ["unavailable", "outcome_unknown", "read_only", "no_partition", "corrupt", "abandoned"];
+/// The names of the spans of these calls.
+const NAMES: [&str; 9] = [
+    "store.now",
+    "store.load",
+    "store.load_following",
+    "store.commit",
+    "store.page",
+    "store.due",
+    "store.log",
+    "store.log_back",
+    "store.trim",
+];
 const ABANDONED: usize = FAULTS.len() - 1;
 
 #[derive(Clone, Copy)]
@@ -81,6 +94,7 @@ impl StoreCalls {
         operation: Operation,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        let _part = telemetry::part(NAMES[operation as usize]);
         let mut running = Running { call: self.0.get(operation as usize), began: Instant::now() };
         let done = work.await;
         running.end(done.as_ref().err());

@@ -104,11 +104,15 @@ pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<J
     let is_shared = site.authority.store().is_shared();
     let shared = is_shared.then_some([Chore::Follow, Chore::WatchStore]).into_iter().flatten();
     let streams = tokio::spawn(tell(Arc::clone(site), stopping.clone()));
+    let reporter = {
+        let (site, stopping) = (Arc::clone(site), stopping.clone());
+        tokio::spawn(async move { site.telemetry.clone().report(site, stopping).await })
+    };
     always
         .into_iter()
         .chain(shared)
         .map(|chore| tokio::spawn(repeat(chore, Arc::clone(site), stopping.clone())))
-        .chain(std::iter::once(streams))
+        .chain([streams, reporter])
         .collect()
 }
 

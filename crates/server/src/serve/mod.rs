@@ -167,6 +167,7 @@ impl Running {
         if let Err(error) = site.authority.flush_touches().await {
             tracing::warn!(%error, "the last uses of some sessions are not written down");
         }
+        site.telemetry.finish().await;
         // The last one closes the store, which waits for its writer: not on a runtime's thread.
         let _ = tokio::task::spawn_blocking(move || drop(site)).await;
     }

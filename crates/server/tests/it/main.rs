@@ -19,7 +19,10 @@ mod http;
 mod logout;
 mod metrics;
 mod oauth;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod refresh;
+mod round_trips;
 mod security_credentials;
 mod security_load;
 mod security_secrets;

@@ -7,7 +7,7 @@ use cloakroom_server::metrics::{Family, Kind, gather};
 use serde_json::{Value, json};
 
 use crate::http::{Ask, send};
-use crate::world::{ADA, BOB, PASSWORD, World, golden, login};
+use crate::world::{ADA, PASSWORD, World, golden, login};
 
 const QUIET: [(&str, &str); 2] = [("store.url", "memory:"), ("limit.network", "100000/1m")];
 

@@ -62,8 +62,22 @@ fn j5_weak_or_ruinous_argon2_parameters_are_refused() {
 }
 
 #[test]
-fn what_this_release_does_not_serve_is_refused_when_set() {
-    refused(&[("telemetry.otlp_endpoint = \"http://o\"", "telemetry.otlp_endpoint", "not served")]);
+fn an_otlp_endpoint_is_a_base_url_where_the_program_can_send_to_one() {
+    const KEY: &str = "telemetry.otlp_endpoint";
+    let set = |url: &str| format!("{KEY} = {url:?}");
+    for (url, why) in [
+        ("grpc://127.0.0.1:4317", "http://127.0.0.1:4318"),
+        ("127.0.0.1:4318", "http://127.0.0.1:4318"),
+        ("http://127.0.0.1:4318/?key=x", "http://127.0.0.1:4318"),
+        ("https://user:secret@collector.example", "no user"),
+    ] {
+        refused(&[(&set(url), KEY, why)]);
+    }
+    if cfg!(feature = "otlp") {
+        taken(&[(&set("http://127.0.0.1:4318"), &[]), (&set("https://o.example/otlp"), &[])]);
+    } else {
+        refused(&[(&set("http://127.0.0.1:4318"), KEY, "built without OTLP")]);
+    }
 }
 
 #[test]

@@ -5,12 +5,12 @@ use super::super::value::Shape;
 use super::super::{LogFormat, Source, StoreUrl};
 use super::{World, companions, key, line_of};
 
-/// What is left of the problems but "this release doesn't serve it".
+/// What is left of the problems but "this build doesn't have it".
 fn real_problems(world: &World) -> Vec<String> {
     world
         .problems()
         .iter()
-        .filter(|problem| !problem.text.contains("not served by this release"))
+        .filter(|problem| !problem.text.contains("was built without OTLP"))
         .map(ToString::to_string)
         .collect()
 }
