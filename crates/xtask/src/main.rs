@@ -8,6 +8,7 @@ use xtask::dist;
 use xtask::gate::{self, cargo};
 use xtask::process::Tally;
 use xtask::requirements;
+use xtask::tools;
 use xtask::tree::{self, Tree};
 
 /// The repository's own commands.
@@ -148,11 +149,15 @@ fn crash(options: &Crash) -> io::Result<bool> {
     shown(run.args(["--trials", &options.trials.to_string()]))
 }
 
+/// Held at one release, so that a new one never breaks the command by itself.
+const CARGO_FUZZ: &str = "0.13.2";
+
 fn fuzz(options: &Fuzz) -> io::Result<bool> {
     let folder = tree::root().join("fuzz");
     if !folder.join("Cargo.toml").is_file() {
         return Err(io::Error::other("there are no fuzz targets (the folder fuzz/ is missing)"));
     }
+    let program = tools::cargo_tool("cargo-fuzz", CARGO_FUZZ)?;
     let targets = match &options.target {
         Some(target) => vec![target.clone()],
         None => fuzz_targets(&folder)?,
@@ -160,7 +165,8 @@ fn fuzz(options: &Fuzz) -> io::Result<bool> {
     let limit = format!("-max_total_time={}", options.seconds);
     let mut all_passed = true;
     for target in targets {
-        let mut run = cargo(&["fuzz", "run", &target, "--", &limit]);
+        let mut run = Command::new(&program);
+        run.args(["fuzz", "run", &target, "--", &limit]).current_dir(tree::root());
         // The sanitizer's flags are unstable; this lets a stable compiler take them.
         all_passed &= shown(run.env("RUSTC_BOOTSTRAP", "1"))?;
     }
