@@ -38,10 +38,15 @@ pub async fn redis_with(options: &[&str]) -> Option<Server> {
 
 /// A PostgreSQL with its defaults.
 pub async fn postgres() -> Option<Server> {
+    postgres_with(&[]).await
+}
+
+/// A PostgreSQL with these settings.
+pub async fn postgres_with(settings: &[&str]) -> Option<Server> {
     if !is_there("postgresql", &["postgres", "/usr/lib/postgresql"]) {
         return None;
     }
-    Some(Server::Postgres(postgres::Server::start(&[]).await))
+    Some(Server::Postgres(postgres::Server::start(settings).await))
 }
 
 /// One of each that this machine can run.
