@@ -294,7 +294,7 @@ fn of_a_file_with_refused_rows_nothing_is_imported_and_each_is_named() {
         r#"{"identifier": "fine@example.com"}"#,
         r#"{"identifier": "TAKEN@example.com"}"#,
         r#"{"identifier": "Fine@Example.com"}"#,
-        r#"{"identifier": "hash@example.com", "password_hash": "5f4dcc3b5aa765d61d8327deb882cf99"}"#,
+        r#"{"identifier": "hash@example.com", "password_hash": "5f4dcc3b5aa765d61d8327de"}"#,
         r#"{"identifier": "odd@example.com", "passwd": "x"}"#,
         "not json",
         r#"{"identifier": "", "disabled": false}"#,

@@ -148,6 +148,44 @@ async fn i2_an_original_method_that_is_not_surely_safe_is_unsafe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i3_other_spellings_of_a_forwarded_header_never_count() {
+    on_each_store(GATEWAY, async |world| {
+        world.user(ADA).await;
+        let browser = world.signed_in(ADA, "cookie").await;
+        let aliases = ["x_forwarded_method", "x.forwarded.method", "x-forwarded_method"];
+        for alias in aliases {
+            // A visitor's own header, which a gateway that strips the right one passes on.
+            let alone = Ask::get("/auth/verify").header(alias, "GET");
+            by_cookie(&browser, alone).await.refused(403, "csrf_failed");
+            let beside = verify("/auth/verify").header(alias, "POST");
+            by_cookie(&browser, beside).await.ok();
+        }
+        for (alias, value) in [("x_forwarded_host", "evil"), ("x_forwarded_uri", "%")] {
+            let answer = by_cookie(&browser, verify("/auth/verify").header(alias, value)).await;
+            answer.ok();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_headers_that_a_connection_names_are_neither_dropped_nor_overlooked() {
+    on_each_store(GATEWAY, async |world| {
+        let ada = world.user(ADA).await;
+        let browser = world.signed_in(ADA, "cookie").await;
+        let hop = "x-auth-subject, x-forwarded-method, authorization, cookie";
+        let answer = by_cookie(&browser, verify("/auth/verify").header("connection", hop)).await;
+        assert_eq!(answer.ok().header("x-auth-subject"), Some(ada.id.as_str()));
+        assert!(answer.header("authorization").is_some());
+        // What names the method must not hide that the request is unsafe.
+        let post =
+            Ask::get("/auth/verify").header("x-forwarded-method", "POST").header("connection", hop);
+        by_cookie(&browser, post).await.refused(403, "csrf_failed");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_policy_may_want_our_own_token_too() {
     on_each_store(GATEWAY, async |world| {
         world.user(ADA).await;
