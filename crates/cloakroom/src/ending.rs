@@ -375,7 +375,8 @@ impl<S: Store> Authority<S> {
         Ok(live.len() - usize::from(kept.is_some()))
     }
 
-    /// Ends a session for an operator or a backend, with words of its own for the event.
+    /// Ends a session for an operator or a backend, with words of its own for the event. A backend
+    /// whose user has signed out says `signed_out`, which is then the reason.
     pub async fn end_session(
         &self,
         sid: Sid,
@@ -390,8 +391,11 @@ impl<S: Store> Authority<S> {
         let subject = loaded.subject_of(session)?;
         let standing = session.standing(subject, loaded.partition()?, loaded.now);
         let already = standing.err().map(|_| Ended { durability: Durability::Durable });
-        let closing = EndReason::EndedByOperator.into();
-        let ended = self.end_from(Some(loaded), sid, closing, words, ctx).await?;
+        let reason = match words {
+            Some(words) if words == EndReason::SignedOut.as_str() => EndReason::SignedOut,
+            Some(_) | None => EndReason::EndedByOperator,
+        };
+        let ended = self.end_from(Some(loaded), sid, reason.into(), words, ctx).await?;
         Ok(ended.or(already).unwrap_or(Ended { durability: Durability::Local }))
     }
 

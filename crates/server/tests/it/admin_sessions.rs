@@ -258,6 +258,15 @@ fn an_ended_session_is_shown_with_its_reason_and_ends_once() {
 }
 
 #[test]
+fn a_backend_says_that_its_user_has_signed_out() {
+    let world = AdminWorld::new();
+    let opened = world.open("ada", "cookie");
+    let path = format!("/admin/v1/sessions/{}", text(&opened["session"]["id"]));
+    world.ask("DELETE", &format!("{path}?reason=signed_out")).expect(204);
+    assert_eq!(world.get(&path).expect(200).body["session"]["ended"]["reason"], "signed_out");
+}
+
+#[test]
 fn g4_data_is_versioned_and_no_update_is_lost() {
     let world = AdminWorld::new();
     let opened = world.open("ada", "cookie");
