@@ -154,7 +154,7 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         Command::Sessions(args) => sessions::run(args, style, out),
         Command::Keys(args) => keys::run(args, style, out),
         Command::ApiKeys(args) => api_keys::run(args, style, out),
-        Command::Events(args) => events::run(args, style, out),
+        Command::Events(args) => events::run(args, style, out, err),
         Command::Token(args) => token::run(args, style, out),
         Command::Store(args) => store::run(args, style, out, err),
         Command::Sweep(args) => upkeep::sweep(args, style, out),
@@ -200,5 +200,34 @@ mod tests {
             }
         }
         check(&Program::command(), "");
+    }
+
+    /// The help of each command, one below the other.
+    fn reference(command: &mut clap::Command, path: &str, into: &mut String) {
+        let path = format!("{path}{}", command.get_name());
+        let help = command.clone().term_width(96).bin_name(&path).render_long_help().to_string();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        into.push_str(&format!("\n## {path}\n\n```\n{}\n```\n", help.join("\n").trim_end()));
+        for sub in command.get_subcommands_mut() {
+            if sub.get_name() != "help" {
+                reference(sub, &format!("{path} "), into);
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_of_commands_is_the_golden_file() {
+        let mut text =
+            "# Commands\n\nWhat `--help` says, written by `cargo xtask golden`.\n".to_owned();
+        let mut program = Program::command();
+        program.build();
+        reference(&mut program, "", &mut text);
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = here.join("../../docs/reference/commands.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &text).expect("a writable golden file");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(golden, text, "UPDATE=1 cargo test rewrites {}", path.display());
     }
 }

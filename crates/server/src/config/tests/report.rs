@@ -10,7 +10,7 @@ use super::World;
 
 #[test]
 fn the_reference_is_the_golden_file() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/configuration.md");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, reference()).expect("a writable golden file");
     }
