@@ -14,6 +14,7 @@ use cloakroom_store::{Batch, Entry, Log, Logged, Store, Tick};
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::place::Place;
+use crate::sweep::Swept;
 
 /// One event a minute for each kind, subject and network; the rest is a count.
 const COALESCE: Duration = Duration::from_secs(60);
@@ -50,6 +51,19 @@ impl<S: Store> Authority<S> {
         let now = self.now();
         let mut event = ctx.event(EventKind::AuthorityStarted, now, None, None);
         event.reason = Some(release.to_owned());
+        self.log_event(event).await
+    }
+
+    /// Writes down what a clean-up did, if it did anything. What ended has events of its own.
+    pub async fn report_sweep(&self, swept: Swept, ctx: &Context) -> Result<(), Error> {
+        if swept.ended == 0 && swept.removed == 0 {
+            return Ok(());
+        }
+        let mut event = ctx.event(EventKind::AuthoritySwept, self.now(), None, None);
+        let Swept { ended, removed, trimmed } = swept;
+        let did =
+            format!("sessions ended {ended}, records removed {removed}, log entries {trimmed}");
+        event.reason = Some(did);
         self.log_event(event).await
     }
 

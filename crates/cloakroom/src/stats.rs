@@ -94,7 +94,8 @@ impl Stat {
             | EventKind::ApiKeyDeleted
             | EventKind::TokenDenied
             | EventKind::AllEnded
-            | EventKind::AuthorityStarted => None,
+            | EventKind::AuthorityStarted
+            | EventKind::AuthoritySwept => None,
         }
     }
 }

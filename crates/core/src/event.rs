@@ -39,11 +39,13 @@ pub enum EventKind {
     TokenDenied,
     AllEnded,
     AuthorityStarted,
+    /// The clean-up removed something.
+    AuthoritySwept,
 }
 
 impl EventKind {
     /// All kinds with their stable names.
-    pub const NAMES: [(Self, &'static str); 31] = [
+    pub const NAMES: [(Self, &'static str); 32] = [
         (Self::SessionOpened, "session.opened"),
         (Self::SessionSteppedUp, "session.stepped_up"),
         (Self::SessionClaimsChanged, "session.claims_changed"),
@@ -75,6 +77,7 @@ impl EventKind {
         (Self::TokenDenied, "token.denied"),
         (Self::AllEnded, "authority.all_ended"),
         (Self::AuthorityStarted, "authority.started"),
+        (Self::AuthoritySwept, "authority.swept"),
     ];
 
     /// Its stable name.

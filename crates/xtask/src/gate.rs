@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::dist;
 use crate::interop;
+use crate::monitoring;
 use crate::process::{Tally, stream};
 use crate::tidy;
 use crate::tools;
@@ -54,6 +55,11 @@ pub const STEPS: &[Step] = &[
     },
     Step { name: "crash", about: "kills, after which nothing acknowledged is missing", run: crash },
     Step { name: "packaging", about: "the unit is hardened, the image runs", run: dist::step },
+    Step {
+        name: "monitoring",
+        about: "alerts and dashboard, judged by promtool",
+        run: monitoring::step,
+    },
     Step { name: "interop", about: "tokens against jose and PyJWT", run: interop::step },
 ];
 

@@ -6,6 +6,7 @@
 pub mod dist;
 pub mod gate;
 pub mod interop;
+pub mod monitoring;
 pub mod process;
 pub mod requirements;
 pub mod source;

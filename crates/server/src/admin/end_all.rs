@@ -28,7 +28,16 @@ pub(super) async fn end_all(
 }
 
 /// Removes what has expired now.
-pub(super) async fn sweep(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
+pub(super) async fn sweep(
+    State(site): State<Arc<Site>>,
+    Extension(identity): Extension<ApiKeyIdentity>,
+    ask: Ask,
+) -> Result<Response, Problem> {
+    let ctx = ask.context(actor_of(&identity), site.trusted());
     let swept = site.authority.sweep().await?;
+    if let Err(error) = site.authority.report_sweep(swept, &ctx).await {
+        // It is done all the same.
+        tracing::warn!(%error, "a clean-up isn't in the audit log");
+    }
     Ok(json(StatusCode::OK, &object!({"removed": swept.removed})))
 }

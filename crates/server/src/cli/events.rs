@@ -1,9 +1,15 @@
 //! `cloakroom events`: the audit log.
 
+mod export;
+mod follow;
+mod verify;
+mod walk;
+
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{KeyWanted, Reach, encoded};
 use super::failure::Failure;
@@ -13,9 +19,9 @@ use super::output::{Style, Table, cell, print_json};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  cloakroom events tail
-  cloakroom events tail --type session.ended -n 50
-  cloakroom events tail --json | jq -r '.events[].type'")]
+  cloakroom events tail --follow
+  cloakroom events export --out events.jsonl
+  cloakroom events verify --against events.jsonl")]
 pub struct EventsArgs {
     #[command(subcommand)]
     command: EventsCommand,
@@ -27,25 +33,80 @@ enum EventsCommand {
     #[command(after_help = "\
 Examples:
   cloakroom events tail
-  cloakroom events tail --type signin.failed -n 100
-  cloakroom events tail --sid 01J9ZQ6M5T4W8Y2K3N7P0R1S2V")]
+  cloakroom events tail --follow --type signin.failed
+  cloakroom events tail --sid 01J9ZQ6M5T4W8Y2K3N7P0R1S2V -n 100")]
     Tail {
         /// How many
         #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
         #[arg(value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
-        /// Only of this type, such as session.ended
-        #[arg(long = "type", value_name = "TYPE")]
-        kind: Option<String>,
-        /// Only about this subject
-        #[arg(long, value_name = "SUBJECT")]
-        subject: Option<String>,
-        /// Only about this session
-        #[arg(long, value_name = "SID")]
-        sid: Option<String>,
+        /// Go on with what happens from now on, one event a line, until interrupted
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        filter: Filter,
         #[command(flatten)]
         reach: Reach,
     },
+    /// Write events as JSON Lines, the oldest first
+    #[command(after_help = "\
+Examples:
+  cloakroom events export --out events.jsonl
+  cloakroom events export --after CURSOR >> events.jsonl
+  cloakroom events export --type session.ended | jq -r .reason | sort | uniq -c")]
+    Export {
+        /// Write here instead of standard output; an existing file is refused
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Go on after this cursor, which an earlier export named
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Check the order of the log, and compare it with an export
+    #[command(after_help = "\
+Examples:
+  cloakroom events verify
+  cloakroom events verify --against events.jsonl
+  cloakroom events verify --against events.jsonl --json")]
+    Verify {
+        /// An export that was kept elsewhere: the log must still say what it said then
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Filter {
+    /// Only of this type, such as session.ended
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only about this subject
+    #[arg(long, value_name = "SUBJECT")]
+    subject: Option<String>,
+    /// Only about this session
+    #[arg(long, value_name = "SID")]
+    sid: Option<String>,
+}
+
+impl Filter {
+    /// What it adds to a query.
+    fn query(&self) -> String {
+        let mut query = String::new();
+        for (name, value) in [("type", &self.kind), ("subject", &self.subject), ("sid", &self.sid)]
+        {
+            if let Some(value) = value {
+                query.push_str(&format!("&{name}={}", encoded(value)));
+            }
+        }
+        query
+    }
 }
 
 /// Runs a command.
@@ -53,36 +114,60 @@ Examples:
 /// # Errors
 ///
 /// Why it didn't succeed.
-pub fn run(args: &EventsArgs, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
-    let EventsCommand::Tail { limit, kind, subject, sid, reach } = &args.command;
-    let mut path = format!("/admin/v1/events?order=desc&limit={limit}");
-    for (name, value) in [("type", kind), ("subject", subject), ("sid", sid)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", encoded(value)));
+pub fn run(
+    args: &EventsArgs,
+    style: Style,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Failure> {
+    match &args.command {
+        EventsCommand::Tail { limit, follow, filter, reach } => {
+            let client = reach.client(KeyWanted::Yes)?;
+            let path = format!("/admin/v1/events?order=desc&limit={limit}{}", filter.query());
+            let answer = client.get(&path)?;
+            let mut events = answer["events"].as_array().cloned().unwrap_or_default();
+            events.reverse();
+            if *follow {
+                return follow::run(&client, filter, events, style, out, err);
+            }
+            show(&events, style, out)
+        }
+        EventsCommand::Export { out: file, after, filter, reach } => {
+            let client = reach.client(KeyWanted::Yes)?;
+            export::run(&client, filter, after.as_deref(), file.as_deref(), out, err)
+        }
+        EventsCommand::Verify { against, reach } => {
+            let client = reach.client(KeyWanted::Yes)?;
+            verify::run(&client, against.as_deref(), style, out)
         }
     }
-    let answer = reach.client(KeyWanted::Yes)?.get(&path)?;
-    let mut events = answer["events"].as_array().cloned().unwrap_or_default();
-    events.reverse();
+}
+
+fn show(events: &[Value], style: Style, out: &mut dyn Write) -> Result<(), Failure> {
     if style.json {
         return Ok(print_json(&json!({"events": events}), out)?);
     }
     let mut table = Table::new(&["TIME", "TYPE", "SUBJECT", "SESSION", "ACTOR", "FROM", "REASON"]);
-    for event in &events {
-        let actor = &event["actor"];
-        let actor = match actor["id"].as_str() {
-            Some(id) => format!("{} {id}", cell(actor.get("type"))),
-            None => cell(actor.get("type")),
-        };
-        table.row(vec![
-            cell(event.get("time")),
-            cell(event.get("type")),
-            cell(event.get("subject")),
-            cell(event.get("sid")),
-            actor,
-            cell(event["client"].get("ip")),
-            cell(event.get("reason")),
-        ]);
+    for event in events {
+        table.row(cells(event));
     }
     Ok(table.print(style, out)?)
+}
+
+/// What a person wants to see of an event.
+fn cells(event: &Value) -> Vec<String> {
+    let actor = &event["actor"];
+    let actor = match actor["id"].as_str() {
+        Some(id) => format!("{} {id}", cell(actor.get("type"))),
+        None => cell(actor.get("type")),
+    };
+    vec![
+        cell(event.get("time")),
+        cell(event.get("type")),
+        cell(event.get("subject")),
+        cell(event.get("sid")),
+        actor,
+        cell(event["client"].get("ip")),
+        cell(event.get("reason")),
+    ]
 }

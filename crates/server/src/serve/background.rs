@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::Error;
+use cloakroom::{Context, Error};
 use cloakroom_core::types::{Partition, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -81,7 +81,7 @@ impl Chore {
             Self::Sweep => {
                 let swept = site.authority.sweep().await?;
                 tracing::info!(removed = swept.removed, ended = swept.ended, "swept");
-                Ok(())
+                site.authority.report_sweep(swept, &Context::system()).await
             }
         }
     }

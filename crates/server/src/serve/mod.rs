@@ -107,6 +107,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let admin = Serving::spawn(admin, shell, admin_tls.clone(), &site.config);
     // Nobody may be waiting for it: systemd's variable is then unset.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    if let Err(error) = site.authority.report_start(&release(&site)).await {
+        tracing::warn!(%error, "the start isn't in the audit log");
+    }
     tracing::info!(public = %addresses.0, admin = %addresses.1, "serving");
     Ok(Running {
         public: addresses.0,
@@ -117,6 +120,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         background,
         stop,
     })
+}
+
+/// What runs, for the audit log.
+fn release(site: &Site) -> String {
+    format!("{} on {}", env!("CARGO_PKG_VERSION"), site.authority.store().name())
 }
 
 impl Running {

@@ -5,6 +5,7 @@ mod admin_sessions;
 mod admin_users;
 mod admin_world;
 mod api_keys;
+mod audit;
 mod cli_commands;
 mod cli_demo;
 mod cli_serve;

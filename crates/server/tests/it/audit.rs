@@ -1,0 +1,169 @@
+//! The audit log as an operator reads, keeps and checks it.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::admin_world::{AdminWorld, PASSWORD, text};
+use crate::cli_world::{Ended, program, run};
+
+/// Runs `cloakroom events …` against a world.
+fn events(world: &AdminWorld, arguments: &[&str]) -> Ended {
+    let mut command = program();
+    command.args(["events"]).args(arguments);
+    command.env("CLOAKROOM_ADMIN_URL", &world.admin).env("CLOAKROOM_API_KEY", &world.key);
+    run(&mut command, "")
+}
+
+/// Opens and ends some sessions.
+fn live(world: &AdminWorld, rounds: usize) {
+    for round in 0..rounds {
+        let opened = world.open(&format!("usr_{round}"), "cookie");
+        let sid = text(&opened["session"]["id"]).to_owned();
+        world.ask("DELETE", &format!("/admin/v1/sessions/{sid}?reason=round"));
+    }
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON Lines")).collect()
+}
+
+#[test]
+fn m4_a_start_and_a_clean_up_are_in_the_log() {
+    let world = AdminWorld::new();
+    let all = world.events();
+    let started: Vec<&Value> =
+        all.iter().filter(|event| event["type"] == "authority.started").collect();
+    assert_eq!(started.len(), 1, "{all:?}");
+    let event = started[0];
+    assert_eq!(event["actor"], json!({"type": "system", "id": null}));
+    let reason = format!("{} on memory", env!("CARGO_PKG_VERSION"));
+    assert_eq!(event["reason"], reason.as_str());
+    for member in ["id", "cursor", "time", "sid", "subject", "client", "request_id", "count"] {
+        assert!(event.get(member).is_some(), "{member}: {event}");
+    }
+    let swept = |world: &AdminWorld| {
+        world.events().iter().filter(|event| event["type"] == "authority.swept").count()
+    };
+    world.ask("POST", "/admin/v1/sweep").expect(200);
+    assert_eq!(swept(&world), 0, "nothing was removed");
+    let body = json!({"subject": "usr_short", "lifetime": 1, "delivery": "cookie"});
+    world.post("/admin/v1/sessions", &body).expect(201);
+    std::thread::sleep(std::time::Duration::from_millis(2200));
+    world.ask("POST", "/admin/v1/sweep").expect(200);
+    assert_eq!(swept(&world), 1);
+    let events = world.events();
+    let event = events.iter().find(|event| event["type"] == "authority.swept").expect("it");
+    assert_eq!(event["actor"]["type"], "operator");
+    assert!(text(&event["reason"]).starts_with("sessions ended 1,"), "{event}");
+    let ended = events.iter().find(|event| event["type"] == "session.ended").expect("its event");
+    assert_eq!(
+        (&ended["reason"], &ended["actor"]["type"]),
+        (&"absolute_timeout".into(), &"system".into())
+    );
+}
+
+#[test]
+fn an_export_has_every_event_once_and_can_be_continued() {
+    let world = AdminWorld::new();
+    live(&world, 150);
+    let whole = events(&world, &["export"]).expect(0);
+    let exported = lines(&whole.out);
+    assert!(exported.len() > 300, "{}", exported.len());
+    let mut ids: Vec<&str> = exported.iter().map(|event| text(&event["id"])).collect();
+    assert!(ids.is_sorted(), "the oldest first");
+    ids.dedup();
+    assert_eq!(ids.len(), exported.len());
+    assert!(whole.err.contains(&format!("{} events", exported.len())), "{}", whole.err);
+    let ended = events(&world, &["export", "--type", "session.ended"]).expect(0);
+    assert_eq!(lines(&ended.out).len(), 150);
+    let middle = text(&exported[200]["cursor"]);
+    let rest = events(&world, &["export", "--after", middle]).expect(0);
+    assert_eq!(lines(&rest.out), exported[201..]);
+    let file = world.dir.path().join("events.jsonl");
+    let path = file.to_str().expect("a path");
+    events(&world, &["export", "--out", path]).expect(0);
+    assert_eq!(std::fs::read_to_string(&file).expect("a file"), whole.out);
+    events(&world, &["export", "--out", path]).expect(1);
+    events(&world, &["export", "--after", "junk"]).expect(1);
+}
+
+#[test]
+fn m8_a_log_is_checked_and_an_export_tells_what_was_taken_from_it() {
+    let world = AdminWorld::new();
+    live(&world, 30);
+    let checked = events(&world, &["verify", "--json"]).expect(0).json();
+    assert_eq!(checked["faults"], 0, "{checked}");
+    assert!(checked["events"].as_u64() > Some(60));
+    let said = events(&world, &["verify"]).expect(0).out;
+    assert!(said.contains("Not shown by this"), "{said}");
+    let file = world.dir.path().join("kept.jsonl");
+    let path = file.to_str().expect("a path").to_owned();
+    events(&world, &["export", "--out", &path]).expect(0);
+    let against = || events(&world, &["verify", "--against", &path, "--json"]);
+    let same = against().expect(0).json();
+    assert_eq!((&same["faults"], &same["compared"]), (&json!(0), &same["events"]));
+
+    let kept = std::fs::read_to_string(&file).expect("a file");
+    let changed = kept.replacen("\"reason\":\"round\"", "\"reason\":\"other\"", 1);
+    assert_ne!(kept, changed, "the control");
+    std::fs::write(&file, &changed).expect("a file");
+    assert_eq!(against().expect(1).json()["faults"], 1);
+
+    // As if somebody had taken an event out of the store since.
+    let mut more = lines(&kept);
+    let mut invented = more[5].clone();
+    let digits = format!(
+        "{:016x}{:04x}{:04x}",
+        u64::from_str_radix(&text(&more[5]["id"])[4..20], 16).expect("hex"),
+        7,
+        9
+    );
+    invented["id"] = format!("evt_{digits}").into();
+    more.insert(6, invented);
+    let text: String = more.iter().map(|event| format!("{event}\n")).collect();
+    std::fs::write(&file, text).expect("a file");
+    let missing = against().expect(1).json();
+    assert_eq!(missing["faults"], 1, "{missing}");
+    assert!(missing["told"][0].as_str().expect("text").contains("no longer in the log"));
+    std::fs::write(&file, "{}\n").expect("a file");
+    against().expect(1);
+}
+
+#[test]
+fn what_happens_is_told_as_it_happens() {
+    let world = AdminWorld::new();
+    world.add_user("ada@example.com");
+    let mut command = program();
+    command.args(["events", "tail", "--follow", "--json", "-n", "1"]);
+    command.env("CLOAKROOM_ADMIN_URL", &world.admin).env("CLOAKROOM_API_KEY", &world.key);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = move || -> Value {
+        let line = told.next().expect("a line").expect("UTF-8");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert_eq!(next()["type"], "user.created");
+    let mut expected = Vec::new();
+    for _ in 0..3 {
+        let opened = world.open("usr_1", "cookie");
+        expected.push(text(&opened["session"]["id"]).to_owned());
+    }
+    // Each once, though every round reads the last seconds again.
+    let mut sids: Vec<String> = (0..3).map(|_| text(&next()["sid"]).to_owned()).collect();
+    sids.sort();
+    expected.sort();
+    assert_eq!(sids, expected);
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let body = json!({"identifier": "bob@example.com", "password": PASSWORD});
+    world.post("/admin/v1/users", &body).expect(201);
+    assert_eq!(next()["type"], "user.created");
+    child.kill().expect("running");
+    child.wait().expect("ended");
+}
