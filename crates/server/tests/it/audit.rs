@@ -106,7 +106,7 @@ fn m8_a_log_is_checked_and_an_export_tells_what_was_taken_from_it() {
     assert_eq!((&same["faults"], &same["compared"]), (&json!(0), &same["events"]));
 
     let kept = std::fs::read_to_string(&file).expect("a file");
-    let changed = kept.replacen("\"reason\":\"round\"", "\"reason\":\"other\"", 1);
+    let changed = kept.replacen("\"type\":\"session.ended\"", "\"type\":\"user.changed\"", 1);
     assert_ne!(kept, changed, "the control");
     std::fs::write(&file, &changed).expect("a file");
     assert_eq!(against().expect(1).json()["faults"], 1);
