@@ -1,0 +1,207 @@
+"""Access tokens, judged here: signature, type, issuer, audience, times, key, revocation."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+from jwt import PyJWK
+
+from . import _errors
+from ._bounded import Bounded
+from ._http import Transport
+from ._revocations import Revocations
+
+#: The claims of an access token (RFC 9068).
+AccessClaims = dict[str, Any]
+
+ALGORITHMS = ("EdDSA", "ES256", "RS256")
+#: What clocks may differ by, in seconds.
+LEEWAY = 5
+#: Claims that every access token has; all others are the session's own.
+REGISTERED = frozenset(
+    "iss sub aud exp nbf iat jti sid auth_time amr acr epoch act cnf scope client_id".split()
+)
+
+_NUMBERS = ("exp", "nbf", "iat", "auth_time", "epoch")
+_TEXTS = ("iss", "sub", "jti", "sid")
+_REQUIRED = [*_NUMBERS, *_TEXTS, "aud"]
+_TOKEN_MAX = 16 * 1024
+_KEYS_MAX = 64
+_GENUINE_MAX = 10_000
+#: Unknown keys are asked for at most this often, in seconds.
+_REFETCH_SECONDS = 60.0
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
+
+
+class TokenVerifier:
+    """Verifies access tokens with the authority's public keys and the revocation feed."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        revocations: Callable[[], Revocations],
+        audience: str,
+        issuer: str | None,
+    ) -> None:
+        self._transport = transport
+        self._revocations = revocations
+        self._audience = audience
+        self._fixed_issuer = issuer
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets keys and verdicts."""
+        self._lock = threading.Lock()
+        self._keys: dict[str, PyJWK] = {}
+        self._issuer = self._fixed_issuer
+        self._fetched_at = float("-inf")
+        self._genuine: Bounded[bytes, AccessClaims] = Bounded(_GENUINE_MAX)
+
+    def verify(self, token: str) -> AccessClaims | None:
+        """The claims, or its refusal; ``None``: only the authority can tell (HS256)."""
+        # By all its bytes: a verdict about one token is none about another.
+        digest = hashlib.sha256(token.encode()).digest()
+        claims = self._genuine.get(digest)
+        if claims is None:
+            claims = self._open(token)
+            if claims is None:
+                return None
+            self._genuine.put(digest, claims)
+        if time.time() >= claims["exp"] + LEEWAY:
+            raise _errors.token_expired()
+        against = self._revocations().against(claims)
+        if against is not None:
+            raise _refusal(against.error_code, against.reason)
+        return claims
+
+    def unverified(self, token: str) -> AccessClaims:
+        """What a token says that the authority has just found good."""
+        return self._parts(token)[1]
+
+    def key_changed(self, kid: str, state: str) -> None:
+        """A key came or went: what it signed is looked at afresh."""
+        if state in ("revoked", "removed"):
+            self._keys.pop(kid, None)
+            self._genuine.clear()
+        else:
+            self._fetched_at = float("-inf")
+
+    def _open(self, token: str) -> AccessClaims | None:
+        header, claims = self._parts(token)
+        algorithm, kid = header.get("alg"), header.get("kid")
+        # A shared secret is the authority's and its one old backend's: those are asked about.
+        if algorithm == "HS256":
+            return None
+        if algorithm not in ALGORITHMS or not isinstance(kid, str):
+            raise _errors.token_invalid()
+        key = self._key(kid)
+        # The algorithm is the key's; the token's own word only has to agree.
+        if key is None or key.algorithm_name != algorithm:
+            raise _errors.token_invalid()
+        self._judge(token, key)
+        return claims
+
+    def _parts(self, token: str) -> tuple[dict[str, Any], AccessClaims]:
+        if len(token) > _TOKEN_MAX or not _COMPACT.fullmatch(token):
+            raise _errors.token_invalid()
+        header_part, claims_part, signature = token.split(".")
+        header, claims = _object(header_part), _object(claims_part)
+        _decoded(signature)
+        kind = str(header.get("typ", "")).lower()
+        if not set(header) <= {"alg", "kid", "typ"}:
+            raise _errors.token_invalid()
+        if kind not in ("at+jwt", "application/at+jwt"):
+            raise _errors.token_invalid()
+        return header, claims
+
+    def _judge(self, token: str, key: PyJWK) -> None:
+        try:
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[str(key.algorithm_name)],
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=LEEWAY,
+                options={"require": _REQUIRED},
+            )
+        except jwt.ExpiredSignatureError as fault:
+            raise _errors.token_expired() from fault
+        except jwt.InvalidAudienceError as fault:
+            # Such as a gateway's assertion: genuine, but for others.
+            raise _errors.token_wrong_type() from fault
+        except jwt.PyJWTError as fault:
+            raise _errors.token_invalid() from fault
+        numbers = all(type(claims[name]) is int for name in _NUMBERS)
+        if not numbers or not all(isinstance(claims[name], str) for name in _TEXTS):
+            raise _errors.token_invalid()
+
+    def _key(self, kid: str) -> PyJWK | None:
+        if kid not in self._keys and time.monotonic() - self._fetched_at >= _REFETCH_SECONDS:
+            with self._lock:
+                if time.monotonic() - self._fetched_at >= _REFETCH_SECONDS:
+                    self._fetch()
+        if self._revocations().key_state(kid) == "revoked":
+            return None
+        return self._keys.get(kid)
+
+    def _fetch(self) -> None:
+        found = self._transport.ask("GET", "/.well-known/jwks.json").json()
+        if self._fixed_issuer is None:
+            metadata = self._transport.ask("GET", "/.well-known/oauth-authorization-server")
+            self._issuer = metadata.json()["issuer"]
+        keys: dict[str, PyJWK] = {}
+        for jwk in found["keys"][:_KEYS_MAX]:
+            if jwk.get("alg") in ALGORITHMS and isinstance(jwk.get("kid"), str):
+                keys[jwk["kid"]] = PyJWK.from_dict(jwk)
+        self._keys = keys
+        self._fetched_at = time.monotonic()
+
+
+def own_claims(claims: AccessClaims) -> dict[str, Any]:
+    """The session's own claims: all that aren't registered."""
+    return {name: value for name, value in claims.items() if name not in REGISTERED}
+
+
+def _refusal(error_code: str, reason: str | None) -> _errors.Refused:
+    if error_code == "session_ended":
+        return _errors.session_ended(reason)
+    return _errors.token_expired() if error_code == "token_expired" else _errors.token_invalid()
+
+
+def _decoded(part: str) -> bytes:
+    padded = part + "=" * (-len(part) % 4)
+    try:
+        raw = base64.urlsafe_b64decode(padded)
+    except ValueError as fault:
+        raise _errors.token_invalid() from fault
+    # Two spellings of one token would be two entries in a list of denied ones.
+    if base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode():
+        raise _errors.token_invalid()
+    return raw
+
+
+def _object(part: str) -> dict[str, Any]:
+    try:
+        found = json.loads(_decoded(part), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as fault:
+        raise _errors.token_invalid() from fault
+    if not isinstance(found, dict):
+        raise _errors.token_invalid()
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Readers differ in which of two members counts.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member is doubled")
+    return found
