@@ -443,12 +443,12 @@ export class Authority {
 
   /**
    * A 401 may be about the session or about our own API key, and a user must not be signed out
-   * for the latter: while the feed doesn't prove the key good, it is tried.
+   * for the latter: where both would be told in the same words, the key is tried.
    */
   async #ours(refusal: unknown): Promise<unknown> {
     if (!(refusal instanceof CloakroomError)) return refusal;
     if (refusal.code === 'insufficient_scope') return this.#keyRefused(refusal);
-    if (refusal.status !== 401 || this.isFresh) return refusal;
+    if (refusal.status !== 401 || refusal.code === 'session_ended') return refusal;
     try {
       await this.transport.ask({ method: 'GET', path: '/admin/v1/sessions?limit=1' });
       return refusal;

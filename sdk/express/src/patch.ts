@@ -6,7 +6,7 @@ export type Change = { patch: Data } | { apply: (current: Data) => Data };
 
 /**
  * The difference between two states, as a merge patch (RFC 7396). A merge patch can't set
- * anything to null, which means "remove" there; such a change is told key by key instead.
+ * anything to null, which means "remove" there; such a change is a function instead.
  */
 export function changeBetween(before: Data, after: Data): Change | undefined {
   const patch = diff(before, after);
@@ -15,13 +15,15 @@ export function changeBetween(before: Data, after: Data): Change | undefined {
   return faithful ? { patch } : { apply: (current) => applyKeys(before, after, current) };
 }
 
-/** Other people's keys stay as they are; ours are set or removed. */
+/** Other people's keys stay as they are; ours are set or removed, at any depth. */
 function applyKeys(before: Data, after: Data, current: Data): Data {
   const merged = { ...current };
   for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) {
-    if (isEqual(before[key], after[key])) continue;
-    if (key in after) merged[key] = after[key];
-    else delete merged[key];
+    const [old, wanted, there] = [before[key], after[key], current[key]];
+    if (key in before && key in after && isEqual(old, wanted)) continue;
+    if (!(key in after)) delete merged[key];
+    else if (isObject(old) && isObject(wanted) && isObject(there)) merged[key] = applyKeys(old, wanted, there);
+    else merged[key] = wanted;
   }
   return merged;
 }
