@@ -21,6 +21,9 @@ const SIMULATED_SEEDS: &str = "2000";
 /// Kills in a run of the gate; `cargo xtask crash` makes more.
 const CRASH_TRIALS: &str = "20";
 
+/// Minutes of a live run on each of two stores; `cargo xtask live` takes any number, on all.
+const LIVE_MINUTES: &str = "0.6";
+
 /// One part of the gate.
 pub struct Step {
     /// The name for `cargo xtask test NAME`.
@@ -54,6 +57,7 @@ pub const STEPS: &[Step] = &[
         run: simulate,
     },
     Step { name: "crash", about: "kills, after which nothing acknowledged is missing", run: crash },
+    Step { name: "live", about: "nodes on real stores, killed and failed over", run: live },
     Step { name: "packaging", about: "the unit is hardened, the image runs", run: dist::step },
     Step {
         name: "monitoring",
@@ -220,6 +224,17 @@ fn crash() -> io::Result<Outcome> {
     let run = ["run", "-q", "-p", "cloakroom-bench", "--bin", "cloakroom-crash", "--"];
     let trials = stream(cargo(&run).args(["--trials", CRASH_TRIALS]))?;
     Ok(Outcome::Counted(trials.closing_line()))
+}
+
+/// Real nodes on real stores.
+pub fn live_program() -> Command {
+    cargo(&["run", "-q", "-p", "cloakroom-live", "--bin", "cloakroom-live", "--"])
+}
+
+fn live() -> io::Result<Outcome> {
+    let stores = ["postgres", "redis-sentinel"].iter().flat_map(|store| ["--store", store]);
+    let run = stream(live_program().args(stores).args(["--minutes", LIVE_MINUTES]))?;
+    Ok(Outcome::Counted(run.closing_line()))
 }
 
 /// Whether the workspace has a program called `name`.

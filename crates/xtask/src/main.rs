@@ -29,6 +29,8 @@ enum Task {
     Simulate(Simulate),
     /// Kill a writing process over and over and check that what it acknowledged is there.
     Crash(Crash),
+    /// Run real nodes on real stores, under random clients and faults, and check what they promise.
+    Live(Live),
     /// Feed random input to the parsers, with cargo-fuzz.
     Fuzz(Fuzz),
     /// Check the rules of the tree; a part of `cargo test` too.
@@ -81,6 +83,20 @@ struct Crash {
 }
 
 #[derive(Args)]
+struct Live {
+    /// Only on this store: redis, redis-sentinel, redis-cluster or postgres; on all in turn when
+    /// none is named.
+    #[arg(long)]
+    store: Vec<String>,
+    /// How long on each, in minutes.
+    #[arg(long, value_name = "N")]
+    minutes: Option<f64>,
+    /// What the choices follow from; the timing is never the same twice.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+#[derive(Args)]
 struct Golden {
     /// Only docs/security/tests.md, which needs no build.
     #[arg(long)]
@@ -102,6 +118,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench(&options),
         Task::Simulate(options) => simulate(&options),
         Task::Crash(options) => crash(&options),
+        Task::Live(options) => live(&options),
         Task::Fuzz(options) => fuzz(&options),
         Task::Tidy => Tree::load().map(|tree| summed(gate::tidy_report(&tree))),
         Task::Golden(options) => golden(&options),
@@ -151,6 +168,20 @@ fn crash(options: &Crash) -> io::Result<bool> {
 
 /// Held at one release, so that a new one never breaks the command by itself.
 const CARGO_FUZZ: &str = "0.13.2";
+
+fn live(options: &Live) -> io::Result<bool> {
+    let mut run = gate::live_program();
+    for store in &options.store {
+        run.args(["--store", store]);
+    }
+    if let Some(minutes) = options.minutes {
+        run.args(["--minutes", &minutes.to_string()]);
+    }
+    if let Some(seed) = options.seed {
+        run.args(["--seed", &seed.to_string()]);
+    }
+    shown(&mut run)
+}
 
 fn fuzz(options: &Fuzz) -> io::Result<bool> {
     let folder = tree::root().join("fuzz");

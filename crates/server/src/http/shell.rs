@@ -15,6 +15,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cloakroom_core::given::Header;
 use cloakroom_core::rate::Quota;
+use cloakroom_store::Durability;
 use hyper::body::Bytes;
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
@@ -30,6 +31,7 @@ use super::watched::Watch;
 use crate::forward::verify;
 use crate::metrics::DoorMeter;
 use crate::problem::{Code, Form, Problem};
+use crate::public::durability_name;
 use crate::site::Site;
 use crate::telemetry::{Answered, RequestSpan};
 
@@ -267,6 +269,7 @@ impl Shell {
         if self.site.is_https() {
             headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
         }
+        bound_durability(headers, self.site.store_watch.promise());
         if let Some(note) = asked.rate.get() {
             self.rate_headers(headers, *note);
         }
@@ -280,6 +283,18 @@ impl Shell {
         if let Ok(value) = HeaderValue::try_from(note.admission.header(note.name)) {
             headers.insert(RATE_LIMIT, value);
         }
+    }
+}
+
+/// Keeps an answer from promising more than the store does.
+///
+/// What was over already was ended by an earlier commit, whose promise nobody knows any more; the
+/// engine calls it durable, since nothing had to be written for it.
+fn bound_durability(headers: &mut HeaderMap, promise: Durability) {
+    if let Some(said) = headers.get_mut(DURABILITY)
+        && said.as_bytes() == durability_name(Durability::Durable).as_bytes()
+    {
+        *said = HeaderValue::from_static(durability_name(promise));
     }
 }
 
@@ -319,6 +334,8 @@ async fn nothing_here() -> Problem {
 
 /// The target of the lines of requests: `RUST_LOG=info,cloakroom::request=debug` shows them all.
 const REQUESTS: &str = "cloakroom::request";
+/// What a store promises about an ending.
+const DURABILITY: HeaderName = HeaderName::from_static("cloakroom-durability");
 const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -67,6 +67,9 @@ async fn readiness_names_the_store_and_its_promise() {
     let access = world.tokens(ADA).await.text("access_token");
     let out = world.send(Ask::post("/auth/logout").bearer(&access)).await;
     assert_eq!(out.is(204).header("cloakroom-durability"), Some("local"));
+    // What was over already is promised no more than that.
+    let again = world.send(Ask::post("/auth/logout").bearer(&access)).await;
+    assert_ne!(again.is(204).header("cloakroom-durability"), Some("durable"));
     world.stop().await;
 }
 

@@ -5,8 +5,8 @@ use crate::tree::Tree;
 
 /// Which crates of the workspace each crate may use, outside its tests.
 ///
-/// `sim`, `bench` and `xtask` are the project's own tools and may use what they like; a crate that
-/// is missing here is refused, so that a new one gets its place on purpose.
+/// `sim`, `bench`, `live` and `xtask` are the project's own tools and may use what they like; a
+/// crate that is missing here is refused, so that a new one gets its place on purpose.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("store", &["core"]),
@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("client", &["core"]),
     ("server", &["tower", "cloakroom", "embedded", "redis", "postgres", "store", "core"]),
 ];
-const TOOLS: [&str; 3] = ["sim", "bench", "xtask"];
+const TOOLS: [&str; 4] = ["sim", "bench", "live", "xtask"];
 
 /// All that the core may be built from: no runtime, no clock, no randomness, no HTTP.
 const CORE_ALLOWED: [&str; 9] = [
