@@ -107,7 +107,12 @@ def refresh_access_token(
     """
     if not refresh_token:
         raise _errors.refresh_token_required()
-    return _tokens(installed().authority.refresh(refresh_token, idempotency_key))
+    found = installed()
+    for legacy in found.extension.legacy:
+        tokens = legacy.refresh(found.authority, refresh_token)
+        if tokens is not None:
+            return _tokens(tokens)
+    return _tokens(found.authority.refresh(refresh_token, idempotency_key))
 
 
 def _grant(user: Any, claims: Mapping[str, Any] | None, **rest: Any) -> dict[str, Any]:

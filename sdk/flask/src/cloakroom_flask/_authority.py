@@ -107,6 +107,12 @@ class Authority(Protocol):
     def access(self, token: str) -> AccessClaims:
         """The claims of a valid access token of a live session."""
 
+    def alias(self, handle: str, body: Mapping[str, Any]) -> Known:
+        """The session under a handle of an old credential; ``body`` opens it the first time."""
+
+    def retired_at(self, handle: str, lifetime: float) -> float | None:
+        """Since when an old credential is retired; the first to ask retires it, for so long."""
+
     def data(self, sid: str) -> Data:
         """The data of a session."""
 
@@ -212,13 +218,42 @@ class RemoteAuthority(Listener):
 
     def lookup(self, token: str) -> Known:
         digest = hashlib.sha256(token.encode()).hexdigest()
+        return self._cached(digest, lambda: self._verify(token))
+
+    def alias(self, handle: str, body: Mapping[str, Any]) -> Known:
+        return self._cached(f"handle {handle}", lambda: self._handle(handle, body))
+
+    def retired_at(self, handle: str, lifetime: float) -> float | None:
+        path = f"/admin/v1/handles/{handle}"
+        reply = self._about_session("GET", path, expect=(404, 409))
+        if reply.status == 200:
+            return instant(reply.json()["session"]["created_at"])
+        if reply.status == 409:
+            return 0.0
+        seconds = int(lifetime)
+        body = {"data": {"retired": True}, "idle_timeout": seconds, "lifetime": seconds}
+        self._about_session("PUT", path, body)
+        return None
+
+    def _handle(self, handle: str, body: Mapping[str, Any]) -> SessionView:
+        path = f"/admin/v1/handles/{handle}"
+        reply = self._about_session("GET", path, expect=(404, 409))
+        if reply.status == 404:
+            reply = self._about_session("PUT", path, body, expect=(409,))
+        found = reply.json()
+        if reply.status == 409:
+            raise _errors.session_ended(found.get("reason"))
+        view: SessionView = found["session"]
+        return view
+
+    def _cached(self, digest: str, ask: Callable[[], SessionView]) -> Known:
         if digest in self._dead:
             raise _errors.session_ended(self._dead.get(digest))
         known = self._views.get(digest) if self.is_fresh else None
         if known is not None and _is_current(known):
             self._note(known)
             return known
-        return self._fetch(digest, token)
+        return self._fetch(digest, ask)
 
     def access(self, token: str) -> AccessClaims:
         if self.is_fresh:
@@ -344,14 +379,14 @@ class RemoteAuthority(Listener):
             self._flushed_at = now
             self.flush()
 
-    def _fetch(self, digest: str, token: str) -> Known:
+    def _fetch(self, digest: str, ask: Callable[[], SessionView]) -> Known:
         flight = _Flight()
         with self._lock:
             self._flights.add(flight)
         try:
             for attempt in range(1, _OVERTAKEN_MAX + 1):
                 flight.heard.clear()
-                view = self._verify(token)
+                view = ask()
                 # The answer may be older than what the feed has told since.
                 if (reason := self.end_of(view["id"])) is not None:
                     raise _errors.session_ended(reason)

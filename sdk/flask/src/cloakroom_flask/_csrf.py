@@ -47,6 +47,11 @@ def is_browsers(request: Request) -> bool:
     return any(name in request.headers for name in names)
 
 
+def tells_origin(request: Request) -> bool:
+    """Whether the request says where it came from."""
+    return any(name in request.headers for name in ("Origin", "Sec-Fetch-Site", "Referer"))
+
+
 def origin_fault(request: Request, own: str, allowed: Collection[str]) -> str | None:
     """Steps 2 and 3: where the request came from. Why it is refused, or nothing."""
     ours = {origin_of(own)} | {origin_of(one) for one in allowed}

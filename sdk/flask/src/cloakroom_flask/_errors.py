@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, default_exceptions
 from werkzeug.wrappers import Response
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ class CloakroomError(HTTPException):
     It is an ``HTTPException``: raised in a view it answers ``application/problem+json``
     (RFC 9457), and an application's own error handlers see it by its status.
     """
+
+    def __new__(cls, *given: Any, **_: Any) -> CloakroomError:
+        """One that is werkzeug's exception of its status too: handlers are found by that."""
+        return Exception.__new__(_with_status(cls, cls._status_of(given)))
+
+    @classmethod
+    def _status_of(cls, given: tuple[Any, ...]) -> int:
+        return int(given[1])
 
     def __init__(
         self,
@@ -126,10 +134,26 @@ class Refused(CloakroomError):
 class Unavailable(CloakroomError):
     """Nobody knows: neither yes nor no. The answer is 503."""
 
+    @classmethod
+    def _status_of(cls, given: tuple[Any, ...]) -> int:
+        return 503
+
     def __init__(
         self, detail: str, *, error_code: str = "authority_unreachable", retry_after: int = 1
     ) -> None:
         super().__init__(error_code, 503, detail, retry_after=retry_after)
+
+
+_kinds: dict[tuple[type, int], type[CloakroomError]] = {}
+
+
+def _with_status(kind: type[CloakroomError], status: int) -> type[CloakroomError]:
+    werkzeugs = default_exceptions.get(status)
+    if werkzeugs is None or issubclass(kind, werkzeugs):
+        return kind
+    if (kind, status) not in _kinds:
+        _kinds[kind, status] = type(kind.__name__, (kind, werkzeugs), {})
+    return _kinds[kind, status]
 
 
 def _challenge(error_code: str) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from flask import Flask, Request, Response, request, url_for
 from flask.globals import request_ctx
@@ -22,16 +23,34 @@ from ._users import CurrentUser, current_session, current_user
 F = TypeVar("F", bound=Callable[..., Any])
 
 _BEARER = re.compile(r"bearer(?: (.*))?", re.IGNORECASE | re.DOTALL)
+#: Dots that a browser takes out, which leaves two slashes.
+_DOTS = re.compile(r"^[^?#]*/\.{1,2}//")
 #: Set on views by decorators.
 EXEMPT = "_cloakroom_csrf_exempt"
 GUARDED = "_cloakroom_guarded"
 
 
+@dataclass(frozen=True)
+class OldRequest:
+    """A request that may carry a credential of before."""
+
+    app: Flask
+    request: Request
+    state: RequestState
+    authority: Authority
+
+
 class Legacy(Protocol):
     """Recognises credentials of before; those of :mod:`cloakroom_flask.migrate`, or your own."""
 
-    def adopt(self, state: RequestState, request: Request, authority: Authority) -> bool:
-        """Takes an old credential of the request over; whether there was one."""
+    def adopt_cookie(self, old: OldRequest) -> bool:
+        """Takes an old cookie over; whether there was one."""
+
+    def adopt_bearer(self, old: OldRequest, token: str) -> bool:
+        """Judges an old bearer token; whether it was one."""
+
+    def refresh(self, authority: Authority, token: str) -> dict[str, Any] | None:
+        """The tokens for an old refresh token; ``None``: it is no old one."""
 
 
 class Cloakroom:
@@ -52,7 +71,8 @@ class Cloakroom:
         self.login_view = login_view
         #: The same for single blueprints, by their names.
         self.blueprint_login_views: dict[str, str | None] = {}
-        self._legacy = tuple(legacy)
+        #: Readers of credentials of before.
+        self.legacy = tuple(legacy)
         self._load_user: Callable[[str], Any] | None = None
         self._on_unauthorized: Callable[..., Any] | None = None
         self._on_forbidden: Callable[..., Any] | None = None
@@ -151,15 +171,19 @@ class Installed:
         self.authority.prepare()
         permanent_for = app.permanent_session_lifetime.total_seconds()
         state = RequestState(self.authority, request, permanent_for)
-        if self._by_legacy(state, request):
-            return state
+        old = OldRequest(app, request, state, self.authority)
+        legacy = self.extension.legacy
         bearer = _BEARER.fullmatch(request.headers.get("Authorization", ""))
         if bearer is not None:
-            state.by_token(bearer[1] or "")
+            token = bearer[1] or ""
+            if not any(one.adopt_bearer(old, token) for one in legacy):
+                state.by_token(token)
             return state
-        token = cookie_of(request, interface.get_cookie_name(app))
-        if token is not None and token.startswith("cks_"):
-            state.by_cookie(token)
+        cookie = cookie_of(request, interface.get_cookie_name(app))
+        if cookie is not None and cookie.startswith("cks_"):
+            state.by_cookie(cookie)
+        if state.is_new and state.fault is None:
+            any(one.adopt_cookie(old) for one in legacy)
         return state
 
     def check_csrf(self) -> None:
@@ -177,10 +201,6 @@ class Installed:
         if why is not None:
             raise self.extension.deny(_errors.csrf_failed(why))
 
-    def _by_legacy(self, state: RequestState, request: Request) -> bool:
-        legacy = self.extension._legacy
-        return any(one.adopt(state, request, self.authority) for one in legacy)
-
     def _is_exempt(self) -> bool:
         if request.endpoint is None:
             return True
@@ -197,6 +217,9 @@ class Installed:
         fault = _csrf.origin_fault(request, own, self.settings.allowed_origins)
         if fault is not None:
             return fault
+        if view is not None and state.is_migrated and _csrf.tells_origin(request):
+            # Its form was made before there were tokens of this session.
+            return None
         if view is not None:
             return _csrf.token_fault(request, view["csrf_key"])
         # Nothing can be done in somebody's name; a guarded view will say so itself.
@@ -252,9 +275,10 @@ def is_local_path(target: str | None) -> bool:
     """Whether a place to return to is a path of this site, and of no other."""
     if not target or not target.startswith("/") or target.startswith("//"):
         return False
-    decoded = re.sub(r"%(2f|5c|09|0a|0d)", "//", target[:3], flags=re.IGNORECASE)
     plain = all(char > " " and char not in "\\\x7f" for char in target)
-    return plain and not decoded.startswith("//") and not re.search(r"/\.{1,2}//", target)
+    # Servers in front may decode the path before the browser sees it.
+    second = unquote(target[1:4])[:1]
+    return plain and second not in ("/", "\\", "\t", "\n", "\r") and not _DOTS.search(target)
 
 
 def _authority_of(settings: _config.Settings, app: Flask) -> Authority:

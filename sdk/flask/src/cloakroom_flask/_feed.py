@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,6 +56,7 @@ class Feed:
         self._heard_at = float("-inf")
         self._forgot_at = 0.0
         self._lost = False
+        self._misses = 0
         self._connection: http.client.HTTPConnection | None = None
         #: Why the authority refuses to talk to us, if it does.
         self.refused: CloakroomError | None = None
@@ -72,8 +74,11 @@ class Feed:
     def close(self) -> None:
         """Stops following."""
         self._closed = True
-        if self._connection is not None:
-            self._connection.close()
+        sock = getattr(self._connection, "sock", None)
+        if sock is not None:
+            # Wakes the thread, which closes the connection.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     @property
     def staleness(self) -> float:
@@ -131,7 +136,7 @@ class Feed:
             raise ConnectionError("the feed begins anew")
 
     def _beat(self, at: float) -> None:
-        self._proven_at, self._heard_at = at, time.monotonic()
+        self._proven_at, self._heard_at, self._misses = at, time.monotonic(), 0
         if self._lost:
             self._lost = False
             self._logger.warning("cloakroom: the revocation feed is back")
@@ -151,6 +156,7 @@ class Feed:
     def _failed(self, fault: Exception) -> None:
         if self._closed:
             return
+        self._misses += 1
         if isinstance(fault, CloakroomError) and not isinstance(fault, Unavailable):
             if self.refused is None:
                 self._logger.error("cloakroom: %s", refusal_of_key(self._transport.url, fault))
@@ -158,7 +164,7 @@ class Feed:
         elif isinstance(fault, ConnectionRefusedError):
             # An authority that can't be reached at all is told by the transport, once.
             self._transport.failed(fault)
-        elif not self._lost and not self._transport.is_down:
+        elif self._misses > 1 and not self._lost and not self._transport.is_down:
             self._lost = True
             self._logger.warning(
                 "cloakroom: the revocation feed is lost (%s); requests ask the authority until "

@@ -260,7 +260,10 @@ class CloakroomSessionInterface(SessionInterface):
         """The handler's answer said "done", and it isn't."""
         if not isinstance(fault, Unavailable):
             # Such as too much data: a mistake of the application, and none of its user's.
-            self._installed.logger.error("cloakroom: a session was not saved: %s", fault)
+            where = "" if fault.member is None else f" (the largest key is {fault.member!r})"
+            self._installed.logger.error(
+                "cloakroom: a session was not saved: %s%s", fault, where
+            )
             fault = CloakroomError("internal", 500, "the session could not be saved")
         response.set_data(fault.get_body())
         response.status_code = fault.status

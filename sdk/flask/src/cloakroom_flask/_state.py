@@ -110,6 +110,8 @@ class RequestState:
         self.drops_cookie = False
         self.is_new = True
         self.by_bearer = False
+        #: Whether an old cookie was taken over in this request.
+        self.is_migrated = False
         #: How long "remember me" is to last, where the sign-in said so.
         self.remember_for: float | None = None
         #: What is to be done to an old credential once the new session is told.
@@ -165,16 +167,24 @@ class RequestState:
     def by_token(self, text: str) -> None:
         """The request came with ``Authorization: Bearer``: that decides, good or bad."""
         self.by_bearer = True
-        self._judge(lambda: self._take_access(text))
+        self.judge(lambda: self._take_access(text))
 
     def by_cookie(self, token: str) -> None:
         """The request came with our cookie."""
-        self._judge(lambda: self._take(token, self._authority.lookup(token)))
+        self.judge(lambda: self._take(token, self._authority.lookup(token)))
 
     def adopt(self, auth: Auth) -> None:
         """The request came with a credential that something else has judged."""
         self._auth = auth
         self.is_new = False
+
+    def take_over(self, body: Mapping[str, Any], retire: Callable[[Response], None]) -> None:
+        """Opens a session for what an old cookie held, and retires that with the answer."""
+        body = {**body, "delivery": "cookie", "client": self._client()}
+        opened = self._authority.open(body)
+        self._take_opened(opened, bool(body["data"].get("_permanent")))
+        self.is_migrated = True
+        self.retiring.append(retire)
 
     def require(self) -> Auth:
         """Who is signed in, or the refusal."""
@@ -290,7 +300,8 @@ class RequestState:
         if self._auth is not None and not self.by_bearer:
             self._auth, self.user = None, None
 
-    def _judge(self, lookup: Callable[[], None]) -> None:
+    def judge(self, lookup: Callable[[], None]) -> None:
+        """Looks a credential up, and keeps the verdict for when it is asked for."""
         try:
             lookup()
         except Unavailable as fault:
@@ -374,6 +385,11 @@ class RequestState:
                 opened = self._authority.open({**body, "data": session.wire()})
         if (former_sid := self.sid) is not None and self.token is not None:
             self._authority.note_end(former_sid, "replaced")
+        permanent = bool(dict.get(session, "_permanent")) if session.is_loaded else None
+        self._take_opened(opened, permanent)
+        return opened
+
+    def _take_opened(self, opened: Opened, permanent: bool | None) -> None:
         view = opened["session"]
         known = Known(
             view=view,
@@ -382,12 +398,11 @@ class RequestState:
             idle_span=0.0,
             ends_at=instant(view["expires_at"]),
             touched_at=0.0,
-            permanent=bool(dict.get(session, "_permanent")) if session.is_loaded else None,
+            permanent=permanent,
         )
         self._take(opened["session_token"], known)
         self.token_is_new = self._opened_here = self.is_new = True
         self.by_bearer = False
-        return opened
 
     def _client(self, label: str | None = None) -> dict[str, str]:
         client = {} if label is None else {"label": label}

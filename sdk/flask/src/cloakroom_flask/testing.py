@@ -41,6 +41,7 @@ class FakeAuthority:
         self._ended: dict[str, str] = {}
         self._cookies: dict[str, str] = {}
         self._refresh: dict[str, str] = {}
+        self._retired: dict[str, float] = {}
         #: Set it, and every question is answered so: such as ``Unavailable("down")``.
         self.fault: Exception | None = None
 
@@ -64,6 +65,17 @@ class FakeAuthority:
             raise _errors.token_expired()
         self._live(claims.get("sid"))
         return claims
+
+    def alias(self, handle: str, body: Mapping[str, Any]) -> Known:
+        if handle not in self._cookies:
+            self._cookies[handle] = self.open(body)["session"]["id"]
+        return self.lookup(handle)
+
+    def retired_at(self, handle: str, lifetime: float) -> float | None:
+        if handle in self._retired:
+            return self._retired[handle]
+        self._retired[handle] = time.time()
+        return None
 
     def data(self, sid: str) -> Data:
         self._live(sid)
