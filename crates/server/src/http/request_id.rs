@@ -10,13 +10,16 @@ use cloakroom_core::given::Given;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
+use super::client::holds_credential;
+
 /// The longest id that a client may choose, in characters.
 const CHARS_MAX: usize = 128;
 /// The header that carries it, in requests and answers.
 pub(crate) const X_REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
 
-/// A request's id: the client's own, if it is 1 to 128 visible ASCII characters, else a fresh one.
+/// A request's id: the client's own, if it is 1 to 128 visible ASCII characters and no credential
+/// of ours, else a fresh one.
 ///
 /// Not a secret. A fresh one tells no two requests of any process alike.
 #[derive(Clone, Debug)]
@@ -53,7 +56,9 @@ impl RequestId {
 }
 
 fn is_acceptable(value: &[u8]) -> bool {
-    (1..=CHARS_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)
+    let visible = (1..=CHARS_MAX).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic);
+    // An id is written into the log and into events, where no credential may stand.
+    visible && !str::from_utf8(value).is_ok_and(holds_credential)
 }
 
 /// Bytes that tell this process from others; 12 with the count make 16 characters.
@@ -94,6 +99,7 @@ mod tests {
             &[b"a\tb"],
             &[b""],
             &["é".as_bytes()],
+            &[format!("cks_{}", "x".repeat(87)).as_bytes()],
             &[b"a", b"a"],
             &[],
         ] {

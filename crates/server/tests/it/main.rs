@@ -17,6 +17,7 @@ mod forward_auth;
 mod handles;
 mod health;
 mod http;
+mod log_lines;
 mod logout;
 mod metrics;
 mod oauth;
