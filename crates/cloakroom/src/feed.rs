@@ -84,6 +84,18 @@ impl Follower {
     }
 }
 
+/// A reading of one partition's log, as it begins.
+struct Reading {
+    partition: Partition,
+    began: Timestamp,
+    started: bool,
+    /// What was read last, which must still be there.
+    last: Vec<Logged>,
+    /// This node's own commits that must be met.
+    served: BTreeSet<Tick>,
+    from: Tick,
+}
+
 impl<S: Store> Authority<S> {
     /// Applies what this node committed itself, before it is answered.
     pub(crate) fn observe(&self, partition: Partition, cursor: Tick, entries: &[FeedEntry]) {
@@ -130,15 +142,24 @@ impl<S: Store> Authority<S> {
     /// has other writers; only then may the cache decide.
     pub async fn follow(&self) -> Result<(), Error> {
         let began = self.now();
-        for number in 0..self.store.partitions() {
-            self.follow_partition(Partition(number)).await?;
-        }
+        let all: Vec<Partition> = (0..self.store.partitions()).map(Partition).collect();
+        self.follow_these(&all).await?;
         // One whose log went back wasn't read to its end.
-        let is_read = |number| self.cache.fresh_at(Partition(number)) >= began;
-        if (0..self.store.partitions()).all(is_read) {
+        if all.iter().all(|partition| self.cache.fresh_at(*partition) >= began) {
             self.streams.complete(Log::Feed, began);
         }
         Ok(())
+    }
+
+    /// Reads on where other nodes say that they ended something; where they don't say where,
+    /// everywhere.
+    pub async fn follow_changed(&self, partitions: &[Partition]) -> Result<(), Error> {
+        // What is in the feed is in the audit log as well.
+        partitions.iter().for_each(|partition| self.streams.note(*partition));
+        match partitions {
+            [] => self.follow().await,
+            some => self.follow_these(some).await,
+        }
     }
 
     /// Reads one partition's log to its end, from within an operation that reading may start.
@@ -151,40 +172,66 @@ impl<S: Store> Authority<S> {
 
     /// Reads one partition's log to its end.
     pub async fn follow_partition(&self, partition: Partition) -> Result<(), Error> {
-        self.reapply_lost(partition).await?;
+        self.follow_these(&[partition]).await
+    }
+
+    /// Reads the logs of partitions to their ends, all at once. One that can't be read keeps no
+    /// other from it.
+    async fn follow_these(&self, partitions: &[Partition]) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        let mut readings = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            match self.reapply_lost(*partition).await {
+                Ok(()) => readings.extend(self.reading(*partition)),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        let from: Vec<_> =
+            readings.iter().map(|reading| (reading.partition, reading.from)).collect();
+        let pages = self.store.logs(Log::Feed, &from, PAGE);
+        let deadline = self.now().plus(self.settings.store_timeout);
+        let pages = self.within(deadline, pages).await?;
+        for (reading, page) in readings.into_iter().zip(pages) {
+            let read = match page {
+                Ok(page) => self.read_on(reading, page).await,
+                Err(error) => Err(error.into()),
+            };
+            outcome = outcome.and(read);
+        }
+        outcome
+    }
+
+    /// From where a partition's log is to be read now.
+    fn reading(&self, partition: Partition) -> Option<Reading> {
         let began = self.now();
         // An entry as old as this may have been trimmed since, which is no sign of anything.
         let kept_from = began.minus(self.settings.access_ttl + FEED_MARGIN / 2);
-        let (started, last, mut served) = {
-            let Some(follower) = self.follower(partition) else { return Ok(()) };
-            let recent = |cursor: Tick| cursor.instant() > kept_from;
-            let last: Vec<Logged> =
-                follower.last.iter().filter(|logged| recent(logged.cursor)).cloned().collect();
-            let served: BTreeSet<Tick> =
-                follower.served.iter().copied().filter(|cursor| recent(*cursor)).collect();
-            (follower.started, last, served)
-        };
-        let mut from = match last.first() {
+        let recent = |cursor: Tick| cursor.instant() > kept_from;
+        let follower = self.follower(partition)?;
+        let last: Vec<Logged> =
+            follower.last.iter().filter(|logged| recent(logged.cursor)).cloned().collect();
+        let mut served: BTreeSet<Tick> =
+            follower.served.iter().copied().filter(|cursor| recent(*cursor)).collect();
+        let from = match last.first() {
             Some(logged) => logged.cursor,
-            None if started => Tick::at(kept_from),
+            None if follower.started => Tick::at(kept_from),
             // What was cached before the first reading is dropped by it, so only what comes later
             // matters, and what a slow read may still undo.
             None => Tick::at(began.minus(ENDED_SET_KEEP)),
         };
         served.retain(|cursor| *cursor >= from);
-        let mut first = true;
+        Some(Reading { partition, began, started: follower.started, last, served, from })
+    }
+
+    /// Applies the first page of a reading, and reads on where there is more.
+    async fn read_on(&self, reading: Reading, first: Vec<Logged>) -> Result<(), Error> {
+        let Reading { partition, began, started, last, mut served, .. } = reading;
+        let mut page = first;
+        let mut news = match page.strip_prefix(last.as_slice()) {
+            Some(rest) => rest,
+            None => return self.went_back(partition).await,
+        };
         loop {
-            let read = self.store.log(partition, Log::Feed, from, PAGE);
-            let deadline = self.now().plus(self.settings.store_timeout);
-            let page = self.within(deadline, read).await??;
-            let mut news = page.as_slice();
-            if first && !last.is_empty() {
-                match page.strip_prefix(last.as_slice()) {
-                    Some(rest) => news = rest,
-                    None => return self.went_back(partition).await,
-                }
-            }
-            first = false;
             for logged in &page {
                 served.remove(&logged.cursor);
             }
@@ -194,7 +241,10 @@ impl<S: Store> Authority<S> {
             if page.len() < PAGE {
                 break;
             }
-            from = end.successor();
+            let read = self.store.log(partition, Log::Feed, end.successor(), PAGE);
+            let deadline = self.now().plus(self.settings.store_timeout);
+            page = self.within(deadline, read).await??;
+            news = page.as_slice();
         }
         #[cfg(feature = "mutants")]
         if active(Mutant::OwnLossUnnoticed) {

@@ -101,11 +101,6 @@ impl Arguments {
         self.wait_ms = wait_ms;
     }
 
-    /// Whether followers must know.
-    pub(crate) fn is_announced(&self) -> bool {
-        !self.feed.entries.is_empty()
-    }
-
     /// In the order in which `commit_batch` takes them.
     pub(crate) fn list(&self) -> Vec<Argument<'_>> {
         let Self { partition, wait_ms, format, expected, writes, feed, audit } = self;

@@ -12,7 +12,7 @@
 //!
 //! Behind a pooler that deals transactions out to server processes, which is found out at the
 //! start, nothing is kept in a connection from one call to the next; only wake-ups
-//! ([`PostgresStore::changed`]) need a connection of their own.
+//! ([`Store::changed`]) need a connection of their own.
 //! The tables are for people too: `sql/` comments each column.
 
 use std::fmt;
@@ -76,14 +76,6 @@ impl PostgresStore {
     /// The schema that holds it.
     pub fn schema(&self) -> &str {
         &self.schema
-    }
-
-    /// Waits until some node says that it committed something that followers must know.
-    ///
-    /// Says in which partitions; none means any of them. This is a wake-up and no promise: some
-    /// commits are announced late or never, so a follower reads on by itself as well.
-    pub async fn changed(&self) -> Vec<Partition> {
-        self.wake.changed().await
     }
 
     /// What the server promises of every commit.
@@ -179,7 +171,7 @@ impl Store for PostgresStore {
         }
         let drawn: Option<i64> = rows::column(row, 0)?;
         let is_durable: Option<bool> = rows::column(row, 2)?;
-        if arguments.is_announced() {
+        if batch.is_ending() {
             self.wake.announce(partition);
         }
         let durability = match is_durable {
@@ -261,6 +253,32 @@ impl Store for PostgresStore {
         let rows = write.run(&self.statements.of(log).trim, &arguments).await?;
         let row = rows.first().ok_or_else(rows::missing)?;
         Ok(usize::try_from(rows::column::<i64>(row, 0)?).unwrap_or(0))
+    }
+
+    async fn logs(
+        &self,
+        log: Log,
+        from: &[(Partition, Tick)],
+        limit: usize,
+    ) -> Vec<Result<Vec<Logged>, StoreError>> {
+        let numbers: Vec<i32> = from.iter().map(|(partition, _)| partition.0.into()).collect();
+        let cursors: Vec<i64> = from.iter().map(|(_, from)| bigint(*from)).collect();
+        let limit = bounded(limit);
+        let arguments: [link::Argument<'_>; 3] =
+            [(&numbers, Type::INT4_ARRAY), (&cursors, Type::INT8_ARRAY), (&limit, Type::INT8)];
+        let rows = self.link.read(&self.statements.of(log).several, &arguments).await;
+        let pages = rows.and_then(|rows| rows::pages(&rows, from.len()));
+        match pages {
+            Ok(pages) => {
+                let each = from.iter().zip(pages);
+                each.map(|((partition, _), page)| self.check(*partition).map(|()| page)).collect()
+            }
+            Err(error) => from.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    async fn changed(&self) -> Vec<Partition> {
+        self.wake.changed().await
     }
 }
 

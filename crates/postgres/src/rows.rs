@@ -79,6 +79,16 @@ pub(crate) fn logged(row: &Row) -> Result<Logged, StoreError> {
     Ok(Logged { cursor, index, entry })
 }
 
+/// Entries of several logs, with the number of theirs as fifth column, counted from 1.
+pub(crate) fn pages(rows: &[Row], count: usize) -> Result<Vec<Vec<Logged>>, StoreError> {
+    let mut pages = vec![Vec::new(); count];
+    for row in rows {
+        let number = usize::try_from(column::<i64>(row, 4)? - 1).map_err(|_| missing())?;
+        pages.get_mut(number).ok_or_else(missing)?.push(logged(row)?);
+    }
+    Ok(pages)
+}
+
 /// A column, which somebody may have changed under us.
 pub(crate) fn column<'a, T: FromSql<'a>>(row: &'a Row, number: usize) -> Result<T, StoreError> {
     row.try_get(number).map_err(|_| StoreError::Corrupt {

@@ -45,6 +45,8 @@ pub(crate) struct LogStatements {
     pub(crate) forth: Statement,
     /// The same, from the end.
     pub(crate) back: Statement,
+    /// Partitions, ticks, limit; gives the same as the first, and which of the ticks it is of.
+    pub(crate) several: Statement,
     /// Partition, tick, limit; gives how many.
     pub(crate) trim: Statement,
 }
@@ -165,6 +167,15 @@ impl LogStatements {
         Self {
             forth: page(">=", "ASC"),
             back: page("<", "DESC"),
+            several: Statement::once(format!(
+                "SELECT page.tick, page.place, page.format, page.entry, f.number \
+                 FROM unnest($1, $2) WITH ORDINALITY AS f (partition, tick, number) \
+                 CROSS JOIN LATERAL ( \
+                   SELECT l.tick, l.place, l.format, l.entry::text FROM {schema}.{table} l \
+                   WHERE l.partition = f.partition AND l.tick >= f.tick \
+                   ORDER BY l.tick FETCH FIRST $3 ROWS WITH TIES) page \
+                 ORDER BY f.number, page.tick, page.place"
+            )),
             trim: Statement::once(format!(
                 "WITH gone AS (DELETE FROM {schema}.{table} WHERE ctid = ANY (ARRAY( \
                    SELECT ctid FROM {schema}.{table} WHERE partition = $1 AND tick < $2 \

@@ -6,11 +6,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloakroom_core::types::Partition;
-use tokio::sync::Notify;
+use cloakroom_store::wake::Basket;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 use tokio_postgres::{AsyncMessage, Config};
@@ -72,50 +72,6 @@ impl Drop for Wake {
 impl fmt::Debug for Wake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wake").finish_non_exhaustive()
-    }
-}
-
-/// Partitions that wait for somebody.
-#[derive(Debug, Default)]
-struct Basket {
-    waiting: Mutex<Waiting>,
-    filled: Notify,
-}
-
-/// Invariant: empty exactly when nobody has to be woken.
-#[derive(Debug, Default)]
-struct Waiting {
-    partitions: BTreeSet<u16>,
-    is_any: bool,
-}
-
-impl Basket {
-    fn put(&self, partitions: impl IntoIterator<Item = u16>) {
-        self.lock().partitions.extend(partitions);
-        self.filled.notify_one();
-    }
-
-    fn put_any(&self) {
-        self.lock().is_any = true;
-        self.filled.notify_one();
-    }
-
-    /// Waits until there are some and takes them all; none of them: any.
-    async fn take(&self) -> Option<BTreeSet<u16>> {
-        loop {
-            let taken = std::mem::take(&mut *self.lock());
-            if taken.is_any {
-                return None;
-            }
-            if !taken.partitions.is_empty() {
-                return Some(taken.partitions);
-            }
-            self.filled.notified().await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -205,18 +161,5 @@ mod tests {
         assert_eq!(spell(&(0..=u16::MAX).collect()), "");
         assert_eq!(read(""), None);
         assert_eq!(read("1,x"), None);
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_taken_once() {
-        let basket = Basket::default();
-        basket.put([3]);
-        basket.put([1, 3]);
-        assert_eq!(basket.take().await, Some(BTreeSet::from([1, 3])));
-        basket.put([2]);
-        basket.put_any();
-        assert_eq!(basket.take().await, None);
-        basket.put([4]);
-        assert_eq!(basket.take().await, Some(BTreeSet::from([4])));
     }
 }

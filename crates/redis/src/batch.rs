@@ -1,10 +1,8 @@
 //! From a batch to the call that applies it, and back from the answer.
 
-use cloakroom_core::event::FeedEntry;
 use cloakroom_core::types::Partition;
 use cloakroom_store::{
-    Batch, Change, Commit, Committed, Durability, Entry, Key, Log, Review, StoreError, Write,
-    record,
+    Batch, Change, Commit, Committed, Durability, Key, Log, Review, StoreError, Write, record,
 };
 use redis::Value;
 
@@ -14,7 +12,7 @@ use crate::script::{COMMIT, Call};
 use crate::value;
 
 /// The call that applies a batch.
-pub(crate) fn call(keys: &Keys, batch: &Batch) -> Call {
+pub(crate) fn call(keys: &Keys, partition: Partition, channel: &str, batch: &Batch) -> Call {
     let reads = batch.reads.iter().map(|(key, _)| key);
     let written = batch.writes.iter().map(|write| &write.key);
     let mut named = vec![keys.tick(), keys.due(), keys.log(Log::Feed), keys.log(Log::Audit)];
@@ -28,6 +26,7 @@ pub(crate) fn call(keys: &Keys, batch: &Batch) -> Call {
     let (feed, audit) = (entries(batch, Log::Feed), entries(batch, Log::Audit));
     let mut call = Call::script(&COMMIT, &named);
     call.arg(batch.reads.len()).arg(batch.writes.len()).arg(feed.len()).arg(audit.len());
+    call.arg(if batch.is_ending() { channel } else { "" }).arg(partition.0);
     for (_, version) in &batch.reads {
         call.arg(form::tick(*version));
     }
@@ -120,23 +119,4 @@ pub(crate) fn refusal(parts: &[Value], partition: Partition) -> StoreError {
             problem: "a script gave an unexpected answer".to_owned(),
         },
     }
-}
-
-/// Whether a batch ends something, so that losing it would let someone in again.
-pub(crate) fn is_ending(batch: &Batch) -> bool {
-    let ends = |entry: &Entry| match entry {
-        Entry::Audit(_) => false,
-        Entry::Feed(feed) => match feed {
-            FeedEntry::SessionEnded { .. }
-            | FeedEntry::SessionSteppedUp { .. }
-            | FeedEntry::SubjectRaised { .. }
-            | FeedEntry::TokenDenied { .. }
-            | FeedEntry::KeyChanged { .. }
-            | FeedEntry::AllEnded { .. } => true,
-            FeedEntry::SessionChanged { .. }
-            | FeedEntry::SubjectChanged { .. }
-            | FeedEntry::RecordChanged => false,
-        },
-    };
-    batch.entries.iter().any(ends)
 }

@@ -13,12 +13,15 @@
 //! How keys and values are spelled is told in `keys` and `form`, what operators have to know in
 //! `docs/operate/redis.md`.
 
+use std::sync::Arc;
+
 use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_store::{
     Batch, Commit, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick,
     Versioned,
 };
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 mod batch;
@@ -38,6 +41,7 @@ mod server;
 mod settings;
 mod slot;
 mod value;
+mod wake;
 
 pub use error::RedisError;
 pub use settings::{RedisSettings, TlsFiles};
@@ -45,19 +49,23 @@ pub use settings::{RedisSettings, TlsFiles};
 use keys::Keys;
 use script::{Call, LOAD, LOG, TRIM};
 use server::{Answer, Effect, Server};
+use wake::Wake;
 
 /// A store on Redis. Clones are not needed: it is shared behind a reference.
 pub struct RedisStore {
     server: Server,
     namespace: String,
     replica_wait: std::time::Duration,
+    wake: Wake,
 }
 
 impl RedisStore {
     /// Connects to the store, or makes one.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, RedisError> {
+        let server = connect::connect(settings).await?;
         Ok(Self {
-            server: connect::connect(settings).await?,
+            wake: Wake::new(Arc::clone(&server.routes), &settings.namespace),
+            server,
             namespace: settings.namespace.clone(),
             replica_wait: settings.replica_wait,
         })
@@ -187,8 +195,8 @@ impl Store for RedisStore {
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
-        let call = batch::call(&self.keys(partition)?, &batch);
-        let is_waiting = !self.replica_wait.is_zero() && batch::is_ending(&batch);
+        let call = batch::call(&self.keys(partition)?, partition, self.wake.channel(), &batch);
+        let is_waiting = !self.replica_wait.is_zero() && batch.is_ending();
         let effect = if is_waiting { Effect::UnknownAlone } else { Effect::Unknown };
         let answer = self.server.call(partition, &call, effect).await?;
         let durability = if !is_waiting {
@@ -291,6 +299,20 @@ impl Store for RedisStore {
         call.arg(form::stream_id(before)).arg(count(limit));
         let reply = self.server.call(partition, &call, Effect::Unknown).await?.value;
         Ok(value::number(&reply).and_then(|count| usize::try_from(count).ok()).unwrap_or(0))
+    }
+
+    /// All at once: they go one after the other on the connections to each master.
+    async fn logs(
+        &self,
+        log: Log,
+        from: &[(Partition, Tick)],
+        limit: usize,
+    ) -> Vec<Result<Vec<Logged>, StoreError>> {
+        join_all(from.iter().map(|(place, from)| self.log(*place, log, *from, limit))).await
+    }
+
+    async fn changed(&self) -> Vec<Partition> {
+        self.wake.changed().await
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use redis::aio::{PubSubSink, PubSubStream};
 use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 
 use crate::error::RedisError;
@@ -134,6 +135,19 @@ impl Node {
                 Some(_) => {}
                 None => return self.open().await.map(Arc::new),
             }
+        }
+    }
+
+    /// A connection on which the server tells what is published on a channel.
+    pub(crate) async fn listen(&self, channel: &str) -> Result<(PubSubSink, PubSubStream), Fault> {
+        let opening = async {
+            let mut listener = self.client.get_async_pubsub().await?;
+            listener.subscribe(channel).await?;
+            Ok::<_, redis::RedisError>(listener.split())
+        };
+        match tokio::time::timeout(self.timeout, opening).await {
+            Ok(listener) => Ok(listener?),
+            Err(_) => Err(Fault::Lost("no answer in time".to_owned())),
         }
     }
 

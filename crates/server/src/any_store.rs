@@ -151,4 +151,17 @@ impl Store for AnyStore {
     ) -> Result<usize, StoreError> {
         each!(self, store => store.trim(partition, log, before, limit))
     }
+
+    async fn logs(
+        &self,
+        log: Log,
+        from: &[(Partition, Tick)],
+        limit: usize,
+    ) -> Vec<Result<Vec<Logged>, StoreError>> {
+        each!(self, store => store.logs(log, from, limit))
+    }
+
+    async fn changed(&self) -> Vec<Partition> {
+        each!(self, store => store.changed())
+    }
 }

@@ -266,6 +266,10 @@ impl<S: Store, P: FaultPlan> Store for Faulty<S, P> {
         }
         self.ask(fault, self.store.trim(partition, log, before, limit)).await
     }
+
+    async fn changed(&self) -> Vec<Partition> {
+        self.store.changed().await
+    }
 }
 
 /// A key that a batch expects something of.

@@ -15,6 +15,7 @@ pub mod follow;
 pub mod key;
 pub mod memory;
 pub mod record;
+pub mod wake;
 
 pub use follow::{Follow, Found};
 pub use key::{Key, Kind};
@@ -181,6 +182,26 @@ impl Batch {
         self
     }
 
+    /// Whether it ends something: those who follow should know at once, and losing it would let
+    /// someone in again.
+    pub fn is_ending(&self) -> bool {
+        let ends = |entry: &Entry| match entry {
+            Entry::Audit(_) => false,
+            Entry::Feed(feed) => match feed {
+                FeedEntry::SessionEnded { .. }
+                | FeedEntry::SessionSteppedUp { .. }
+                | FeedEntry::SubjectRaised { .. }
+                | FeedEntry::TokenDenied { .. }
+                | FeedEntry::KeyChanged { .. }
+                | FeedEntry::AllEnded { .. } => true,
+                FeedEntry::SessionChanged { .. }
+                | FeedEntry::SubjectChanged { .. }
+                | FeedEntry::RecordChanged => false,
+            },
+        };
+        self.entries.iter().any(ends)
+    }
+
     /// Logs for followers.
     pub fn feed(&mut self, entry: FeedEntry) -> &mut Self {
         self.entries.push(Entry::Feed(entry));
@@ -235,7 +256,7 @@ pub struct Logged {
 }
 
 /// What a store can't do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// It can't be reached, or not in time. A commit had no effect.
     #[error("the store can't be reached: {0}")]
@@ -333,6 +354,23 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Logged>, StoreError>> + Send;
 
+    /// The same of several partitions, in their order, in as few trips as the store can. Each is
+    /// read by itself, of its own state, and may fail where others don't.
+    fn logs(
+        &self,
+        log: Log,
+        from: &[(Partition, Tick)],
+        limit: usize,
+    ) -> impl Future<Output = Vec<Result<Vec<Logged>, StoreError>>> + Send {
+        async move {
+            let mut pages = Vec::with_capacity(from.len());
+            for (partition, from) in from {
+                pages.push(self.log(*partition, log, *from, limit).await);
+            }
+            pages
+        }
+    }
+
     /// At most `limit` entries of a log before the cursor `before` (exclusive), latest first.
     /// Entries of one commit come in one page, even over the limit.
     fn log_back(
@@ -351,4 +389,13 @@ pub trait Store: Send + Sync + 'static {
         before: Timestamp,
         limit: usize,
     ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Waits until some node says that it ended something; says in which partitions, and none
+    /// means any of them.
+    ///
+    /// This is a wake-up and no promise: it may come late, for nothing, or never, so that whoever
+    /// follows the logs reads on by itself as well. A store that nobody else writes to has none.
+    fn changed(&self) -> impl Future<Output = Vec<Partition>> + Send {
+        std::future::pending()
+    }
 }

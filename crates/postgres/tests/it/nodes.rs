@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cloakroom_core::event::FeedEntry;
-use cloakroom_core::types::Partition;
-use cloakroom_store::{Commit, Entry, Log, Store, Tick, Version};
+use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_store::{Batch, Commit, Entry, Log, Store, Tick, Version};
 
 use crate::server::shared;
 use crate::world::{HERE, connect, count, counter, done, put};
@@ -50,19 +50,25 @@ async fn writers_over_two_pools_lose_no_update_and_log_each_once() {
     assert_eq!(logged.last().map(|last| last.cursor), Some(version));
 }
 
+/// A batch that others should know of at once.
+fn ending() -> Batch {
+    let mut batch = Batch::default();
+    batch.feed(FeedEntry::AllEnded { at: Timestamp::from_secs(1) });
+    batch
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_wakes_those_who_follow() {
+async fn an_ending_wakes_those_who_follow() {
     let settings = shared().await.settings();
     let (one, other) = (connect(&settings).await, connect(&settings).await);
     let patience = Duration::from_secs(20);
     // Whoever begins to listen is told that anything may have changed.
     let first = tokio::time::timeout(patience, one.changed()).await.expect("it listens");
     assert!(first.is_empty());
-    done(&other, put(counter(1), Version::ZERO, 1)).await;
+    done(&other, ending()).await;
     let woken = tokio::time::timeout(patience, one.changed()).await.expect("it wakes");
     assert_eq!(woken, [HERE]);
-    let batch = put(counter(1), Version::ZERO, 1);
-    let commit = other.commit(Partition(5), batch).await.expect("a commit");
+    let commit = other.commit(Partition(5), ending()).await.expect("a commit");
     assert!(matches!(commit, Commit::Done(_)));
     let woken = tokio::time::timeout(patience, one.changed()).await.expect("it wakes");
     assert_eq!(woken, [Partition(5)]);
@@ -83,7 +89,7 @@ async fn a_listener_that_was_cut_off_listens_again() {
     let cut: i64 = server.client().await.query_one(&sql, &[]).await.expect("a row").get(0);
     assert_eq!(cut, 1);
     assert!(tokio::time::timeout(patience, one.changed()).await.expect("it is back").is_empty());
-    done(&other, put(counter(1), Version::ZERO, 1)).await;
+    done(&other, ending()).await;
     let woken = tokio::time::timeout(patience, one.changed()).await.expect("it wakes");
     assert_eq!(woken, [HERE]);
 }

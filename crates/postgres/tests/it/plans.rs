@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use cloakroom_core::session::Session;
-use cloakroom_core::types::Timestamp;
+use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_postgres::{PostgresSettings, PostgresStore};
 use cloakroom_store::conformance::samples;
 use cloakroom_store::{Batch, Follow, Key, Kind, Log, Record, Review, Store, Tick, Version};
@@ -68,6 +68,8 @@ async fn use_everything(store: &PostgresStore, round: u8) {
     store.due(HERE, Timestamp::MAX, 50).await.expect("what is due");
     for log in [Log::Feed, Log::Audit] {
         store.log(HERE, log, Tick(500_000), 50).await.expect("a log");
+        let all: Vec<_> = (0..8).map(|number| (Partition(number), Tick(999_900))).collect();
+        assert!(store.logs(log, &all, 50).await.iter().all(Result::is_ok));
         store.log_back(HERE, log, Tick(u64::MAX), 50).await.expect("a log");
         store.trim(HERE, log, Timestamp::from_millis(1), 10).await.expect("trims");
     }

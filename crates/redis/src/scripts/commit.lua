@@ -2,7 +2,8 @@
 --
 -- KEYS: 1 last tick, 2 filings, 3 feed, 4 audit, then the records (those only read first), then
 --       the lists of names.
--- ARGV: 1 how many are only read, 2 how many are written, 3 feed entries, 4 audit entries; then a
+-- ARGV: 1 how many are only read, 2 how many are written, 3 feed entries, 4 audit entries,
+--       5 on which channel followers are told (none: they aren't), 6 what they are told; then a
 --       version for each record; then eight values for each write (P or D, its list among KEYS,
 --       its name there, its name among the filings, review, expiry, time to live, body); then the
 --       entries.
@@ -41,7 +42,7 @@ for i = 1, records do
     if string.sub(head, 1, 1) ~= '1' or #head < 33 or not expiry then return {'format', key} end
     if expiry > now then version = string.sub(head, 2, 17) end
   end
-  if version ~= ARGV[4 + i] then return {'conflict', i} end
+  if version ~= ARGV[6 + i] then return {'conflict', i} end
 end
 
 -- Ticks are 64 bits, numbers here 53: a tick is kept as its two parts.
@@ -76,9 +77,9 @@ local tick = string.format('%012x%04x', ms, count)
 
 -- First of all a write that a full server refuses: whatever follows is then let through.
 redis.call('SET', KEYS[1], tick)
-local at = 4 + records
+local at = 6 + records
 for i = 1, writes do
-  local key, is_new = KEYS[4 + reads + i], ARGV[4 + reads + i] == NONE
+  local key, is_new = KEYS[4 + reads + i], ARGV[6 + reads + i] == NONE
   local list, name, filing = KEYS[tonumber(ARGV[at + 2])], ARGV[at + 3], ARGV[at + 4]
   local review, expiry, ttl = ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
   if ARGV[at + 1] == 'D' then
@@ -111,4 +112,6 @@ local function log(key, entries)
 end
 log(KEYS[3], feeds)
 log(KEYS[4], audits)
+-- Whoever may not do this loses nothing but time: followers read on by themselves.
+if ARGV[5] ~= '' then redis.pcall('PUBLISH', ARGV[5], ARGV[6]) end
 return {'done', tick}

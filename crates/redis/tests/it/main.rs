@@ -8,4 +8,5 @@ mod sentinel;
 mod servers;
 mod startup;
 mod tls;
+mod wakes;
 mod world;

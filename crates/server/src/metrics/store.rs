@@ -14,13 +14,13 @@ use super::family::{Family, Value};
 use crate::telemetry;
 
 /// What is asked of a store.
-const OPERATIONS: [&str; 9] =
-    ["now", "load", "load_following", "commit", "page", "due", "log", "log_back", "trim"];
+const OPERATIONS: [&str; 10] =
+    ["now", "load", "load_following", "commit", "page", "due", "log", "logs", "log_back", "trim"];
 /// How a call can fail; the last one: whoever asked gave up before an answer.
 const FAULTS: [&str; 6] =
     ["unavailable", "outcome_unknown", "read_only", "no_partition", "corrupt", "abandoned"];
 /// The names of the spans of these calls.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "store.now",
     "store.load",
     "store.load_following",
@@ -28,6 +28,7 @@ const NAMES: [&str; 9] = [
     "store.page",
     "store.due",
     "store.log",
+    "store.logs",
     "store.log_back",
     "store.trim",
 ];
@@ -42,6 +43,7 @@ enum Operation {
     Page,
     Due,
     Log,
+    Logs,
     LogBack,
     Trim,
 }
@@ -86,16 +88,24 @@ impl<S> Deref for Measured<S> {
 struct Running<'a> {
     call: Option<&'a Call>,
     began: Instant,
+    _part: telemetry::Part,
 }
 
 impl StoreCalls {
+    fn begin(&self, operation: Operation) -> Running<'_> {
+        Running {
+            call: self.0.get(operation as usize),
+            began: Instant::now(),
+            _part: telemetry::part(NAMES[operation as usize]),
+        }
+    }
+
     async fn time<T>(
         &self,
         operation: Operation,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let _part = telemetry::part(NAMES[operation as usize]);
-        let mut running = Running { call: self.0.get(operation as usize), began: Instant::now() };
+        let mut running = self.begin(operation);
         let done = work.await;
         running.end(done.as_ref().err());
         done
@@ -210,6 +220,23 @@ impl<S: Store> Store for Measured<S> {
         limit: usize,
     ) -> Result<Vec<Logged>, StoreError> {
         self.calls.time(Operation::Log, self.store.log(partition, log, from, limit)).await
+    }
+
+    async fn logs(
+        &self,
+        log: Log,
+        from: &[(Partition, Tick)],
+        limit: usize,
+    ) -> Vec<Result<Vec<Logged>, StoreError>> {
+        let mut running = self.calls.begin(Operation::Logs);
+        let pages = self.store.logs(log, from, limit).await;
+        running.end(pages.iter().find_map(|page| page.as_ref().err()));
+        pages
+    }
+
+    /// Not counted: it lasts until something happens elsewhere.
+    async fn changed(&self) -> Vec<Partition> {
+        self.store.changed().await
     }
 
     async fn log_back(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cloakroom::{Context, Error};
 use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -69,11 +70,7 @@ impl Chore {
                 site.authority.sample_stats();
                 Ok(())
             }
-            Self::Follow
-                if site.config.verify.cache
-                    || site.authority.stream_listeners().0 > 0
-                    || round.is_multiple_of(FOLLOW_ALL) =>
-            {
+            Self::Follow if follows_closely(site) || round.is_multiple_of(FOLLOW_ALL) => {
                 site.authority.follow().await
             }
             Self::Follow => site.authority.follow_partition(Partition::ZERO).await,
@@ -85,6 +82,38 @@ impl Chore {
             }
         }
     }
+}
+
+impl Chore {
+    /// Waits until another node calls for it before its time; says in which partitions.
+    async fn call(self, site: &Site) -> Vec<Partition> {
+        match self {
+            Self::Follow => site.authority.store().changed().await,
+            Self::FlushTouches
+            | Self::FlushReports
+            | Self::FlushKeyUses
+            | Self::TendKeys
+            | Self::Sweep
+            | Self::SampleStats
+            | Self::WatchStore => std::future::pending().await,
+        }
+    }
+}
+
+/// Reads on where another node ended something, if anybody here depends on it.
+async fn follow_called(site: &Site, partitions: &[Partition]) -> Result<(), Error> {
+    if follows_closely(site) {
+        return site.authority.follow_changed(partitions).await;
+    }
+    if partitions.is_empty() || partitions.contains(&Partition::ZERO) {
+        return site.authority.follow_partition(Partition::ZERO).await;
+    }
+    Ok(())
+}
+
+/// Whether what other nodes end must be known here before it is asked for.
+fn follows_closely(site: &Site) -> bool {
+    site.config.verify.cache || site.authority.stream_listeners().0 > 0
 }
 
 /// Without a cache only the keys, in partition 0, must be followed closely; of all others it must
@@ -154,16 +183,24 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    for round in 0.. {
-        tokio::select! {
-            _ = ticks.tick() => {}
+    let mut round = 0;
+    loop {
+        let called = tokio::select! {
+            _ = ticks.tick() => None,
+            partitions = chore.call(&site) => Some(partitions),
             _ = stopping.wait_for(|stop| *stop) => return,
-        }
+        };
         if matches!(chore, Chore::Sweep) && clock.holds(&site) {
             tracing::warn!("the clock jumped; nothing is removed for an hour");
             continue;
         }
-        let outcome = chore.run(&site, round).await;
+        let outcome = match called {
+            Some(partitions) => follow_called(&site, &partitions).await,
+            None => {
+                round += 1;
+                chore.run(&site, round).await
+            }
+        };
         if outcome.is_err() {
             site.metrics.work_failed(chore.name());
         }

@@ -119,6 +119,30 @@ async fn with_a_cache_revoked_is_refused_within_the_staleness_that_is_allowed() 
     .await;
 }
 
+/// Followers read twice a second by themselves, so without being woken half of this would take
+/// longer than a quarter of a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ending_on_one_node_wakes_the_other() {
+    let settings = [("verify.cache", "true"), ("limit.session", "10000/1m")];
+    on_each_server(&settings, async |Pair { one, two }, server| {
+        one.user(ADA).await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let mut delays = Vec::new();
+        for _ in 0..15 {
+            let access = one.tokens(ADA).await.text("access_token");
+            assert_eq!(two.alive(&access).await, Ok(()));
+            one.send(Ask::post("/auth/logout").bearer(&access)).await.is(204);
+            let refused =
+                within(Duration::from_secs(5), async || two.alive(&access).await.is_err());
+            delays.push(refused.await.unwrap_or_else(|| panic!("alive: {}", server.name())));
+        }
+        delays.sort();
+        let median = delays[delays.len() / 2];
+        assert!(median < Duration::from_millis(120), "{}: {delays:?}", server.name());
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn g9_a_lost_feed_lets_no_cache_decide() {
     let settings =

@@ -200,3 +200,39 @@ async fn follow<S: Store>(store: &S, running: &AtomicUsize) -> Vec<Logged> {
         followed.extend(page);
     }
 }
+
+/// Each from its own cursor, in the order asked for, a partition's pages as whole as alone.
+pub async fn several_logs_are_read_as_each_alone<H: Harness>(harness: &H) {
+    let store = harness.fresh().await;
+    let mut from = Vec::new();
+    for number in [3, 0, 2, 1] {
+        let partition = Partition(number);
+        let mut ticks = vec![Tick::ZERO];
+        for round in 0..=number {
+            let entries: Vec<Entry> =
+                (0..=number).map(|entry| audit(&format!("{number} {round} {entry}"))).collect();
+            let batch = Batch { entries, ..Batch::default() };
+            let commit = store.commit(partition, batch).await.expect("a commit");
+            let Commit::Done(committed) = commit else { panic!("{commit:?}") };
+            ticks.push(committed.tick);
+        }
+        from.push((partition, ticks[usize::from(number / 2)]));
+    }
+    for limit in [1, 2, 5, 100] {
+        let pages = store.logs(Log::Audit, &from, limit).await;
+        assert_eq!(pages.len(), from.len());
+        for ((partition, from), page) in from.iter().zip(pages) {
+            let alone = store.log(*partition, Log::Audit, *from, limit).await.expect("a log");
+            assert!(!alone.is_empty());
+            assert_eq!(page.expect("a log"), alone, "{partition:?}");
+        }
+    }
+    assert!(store.logs(Log::Audit, &[], 9).await.is_empty());
+    let twice = [(HERE, Tick::ZERO), (HERE, Tick(u64::MAX >> 1)), (HERE, Tick::ZERO)];
+    let pages = store.logs(Log::Audit, &twice, 100).await.into_iter();
+    let pages: Vec<_> = pages.map(|page| page.expect("a log")).collect();
+    assert!(pages[1].is_empty() && pages[0] == pages[2] && !pages[0].is_empty());
+    let nowhere = [(Partition(u16::MAX), Tick::ZERO), (HERE, Tick::ZERO)];
+    let pages = store.logs(Log::Audit, &nowhere, 100).await;
+    assert!(pages[0].is_err() && pages[1].is_ok());
+}

@@ -107,6 +107,7 @@ macro_rules! conformance {
                 entries_are_read_in_the_order_of_their_commits
                 a_log_is_read_from_its_cursor_on
                 entries_of_one_commit_stay_together
+                several_logs_are_read_as_each_alone
                 a_log_is_read_backwards_from_before_its_cursor
                 trimming_removes_only_what_is_older
                 a_follower_misses_nothing_of_concurrent_commits
