@@ -10,11 +10,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
-from site_of_tests import build
 
 from cloakroom_flask import csrf_exempt
 from cloakroom_flask._csrf import is_token_of, make_token, origin_of
 from conftest import AppMaker
+from site_of_tests import build
 
 KEY = base64.urlsafe_b64encode(bytes(range(32))).rstrip(b"=").decode()
 OWN = {"Origin": "http://localhost"}

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from flask import Flask, session
 from flask.testing import FlaskClient
-from site_of_tests import build
 
 from cloakroom_flask import Cloakroom, ConfigurationError
 from conftest import AppMaker, Server, authority_of, free_port, wait_until, wait_until_fresh
+from site_of_tests import build
 
 QUICK = {"CLOAKROOM_TIMEOUT": "300ms"}
 
@@ -62,9 +62,7 @@ def test_an_authority_that_is_down_is_503_and_cookies_stay(
     assert "is back" in caplog.text
 
 
-def test_a_save_that_fails_is_told_to_the_browser(
-    own_server: Server, make_app: AppMaker
-) -> None:
+def test_a_save_that_fails_is_told_to_the_browser(own_server: Server, make_app: AppMaker) -> None:
     app = build(make_app(of=own_server, **QUICK))
 
     @app.get("/slow")
@@ -98,9 +96,7 @@ def test_waiting_has_a_deadline_and_others_dont_wait_again(
     wait_until(lambda: client.get("/data").status_code == 200, "the authority", 8)
 
 
-def test_a_restarted_authority_is_followed_again(
-    own_server: Server, make_app: AppMaker
-) -> None:
+def test_a_restarted_authority_is_followed_again(own_server: Server, make_app: AppMaker) -> None:
     app = build(make_app(of=own_server))
     client = signed_in(app)
     wait_until_fresh(app)
@@ -201,9 +197,7 @@ def test_an_application_starts_before_its_authority(
     authority_of(app).close()
 
 
-def test_a_key_that_is_deleted_signs_nobody_out(
-    own_server: Server, make_app: AppMaker
-) -> None:
+def test_a_key_that_is_deleted_signs_nobody_out(own_server: Server, make_app: AppMaker) -> None:
     app = build(make_app(of=own_server))
     client = signed_in(app)
     wait_until_fresh(app)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from flask import Flask, flash, get_flashed_messages, session
 from markupsafe import Markup
-from site_of_tests import build
 
 from cloakroom_flask import CloakroomSessionInterface
 from conftest import AppMaker, Server
+from site_of_tests import build
 
 VALUES: dict[str, Any] = {
     "tuple": (1, "two", (3,)),

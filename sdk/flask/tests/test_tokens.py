@@ -11,11 +11,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flask import Flask
-from site_of_tests import build
 
 from cloakroom_flask import Refused, verify_token
 from cloakroom_flask._tokens import TokenVerifier
 from conftest import AppMaker, Server, authority_of, wait_until, wait_until_fresh
+from site_of_tests import build
 
 
 @pytest.fixture(params=["local", "asking"])
@@ -226,9 +226,7 @@ def test_e2_unknown_keys_are_asked_for_once_a_minute(make_app: AppMaker) -> None
     assert [path for path in asked if "jwks" in path] == []
 
 
-def test_e10_rotated_and_revoked_keys_are_followed(
-    own_server: Server, make_app: AppMaker
-) -> None:
+def test_e10_rotated_and_revoked_keys_are_followed(own_server: Server, make_app: AppMaker) -> None:
     app = build(make_app(of=own_server))
     wait_until_fresh(app)
     old = tokens_of(app)["access_token"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import current_app
@@ -13,8 +13,10 @@ from flask.cli import AppGroup
 
 from ._authority import RemoteAuthority
 from ._errors import CloakroomError, Unavailable
-from ._extension import Installed
 from ._http import segment
+
+if TYPE_CHECKING:
+    from ._extension import Installed
 
 cloakroom = AppGroup("cloakroom", help="Sessions and their authority.")
 
@@ -83,8 +85,8 @@ def revoke(sid: str) -> None:
 
 
 def _installed() -> Installed:
-    found = current_app.extensions.get("cloakroom")
-    if not isinstance(found, Installed):
+    found: Installed | None = current_app.extensions.get("cloakroom")
+    if found is None:
         raise _Ended("this application has no Cloakroom: add Cloakroom(app)", _USAGE)
     return found
 

@@ -55,7 +55,7 @@ def limit(text: str) -> tuple[int, float]:
     count, slash, window = text.partition("/")
     if not slash or not count.strip().isdigit() or int(count) < 1:
         raise ConfigurationError(f"{text!r} is no limit; write '100/15m'")
-    return int(count), seconds(window if window.strip()[0].isdigit() else f"1{window.strip()}")
+    return int(count), seconds(window if window.strip()[:1].isdigit() else f"1{window.strip()}")
 
 
 @dataclass(frozen=True)

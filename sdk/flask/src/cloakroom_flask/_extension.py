@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from . import _config, _csrf, _errors
 from ._authority import Authority, RemoteAuthority
+from ._cli import cloakroom as commands
 from ._errors import CloakroomError, Refused
 from ._session import CloakroomSession, CloakroomSessionInterface, session_in
 from ._state import RequestState
@@ -92,6 +93,7 @@ class Cloakroom:
         app.session_interface = CloakroomSessionInterface(installed)
         app.before_request(installed.check_csrf)
         app.context_processor(lambda: {"current_user": current_user})
+        app.cli.add_command(commands)
         app.jinja_env.globals["csrf_token"] = csrf_token
         app.jinja_env.globals["current_session"] = current_session
 

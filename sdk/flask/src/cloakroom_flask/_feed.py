@@ -120,7 +120,7 @@ class Feed:
         self._transport.succeeded()
         with contextlib.closing(connection):
             rest = b""
-            while chunk := response.read1(_CHUNK):
+            while not self._closed and (chunk := response.read1(_CHUNK)):
                 *blocks, rest = (rest + chunk).split(b"\n\n")
                 for block in blocks:
                     if (message := parse(block.decode())) is not None:

@@ -155,7 +155,9 @@ class Revocations:
             self._ended[sid] = (entry["reason"], instant(entry["until"]))
             self._stepped_up.pop(sid, None)
         elif "auth_time" in entry:
-            self._stepped_up[sid] = instant(entry["auth_time"])
+            # A stream that was resumed may tell an earlier one again.
+            at = instant(entry["auth_time"])
+            self._stepped_up[sid] = max(at, self._stepped_up.get(sid, at))
         self._listener.session(sid)
 
     def _subject(self, entry: Mapping[str, Any]) -> None:

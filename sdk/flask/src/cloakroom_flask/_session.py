@@ -234,6 +234,7 @@ class CloakroomSessionInterface(SessionInterface):
             httponly=self.get_cookie_httponly(app),
             **self._attributes(app),
         )
+        self._partition(app, response)
         response.vary.add("Cookie")
 
     def _delete_cookie(self, app: Flask, response: Response) -> None:
@@ -242,28 +243,29 @@ class CloakroomSessionInterface(SessionInterface):
             httponly=self.get_cookie_httponly(app),
             **self._attributes(app),
         )
+        self._partition(app, response)
         response.vary.add("Cookie")
 
     def _attributes(self, app: Flask) -> dict[str, Any]:
-        attributes: dict[str, Any] = {
+        return {
             "domain": self.get_cookie_domain(app),
             "path": self.get_cookie_path(app),
             "secure": self.get_cookie_secure(app),
             "samesite": self.get_cookie_samesite(app),
         }
-        # Older releases of werkzeug don't know the parameter.
+
+    def _partition(self, app: Flask, response: Response) -> None:
+        # Releases of werkzeug before 3.1 don't know the attribute, so it is written down here.
         if self.get_cookie_partitioned(app):
-            attributes["partitioned"] = True
-        return attributes
+            *others, ours = response.headers.getlist("Set-Cookie")
+            response.headers.setlist("Set-Cookie", [*others, f"{ours}; Partitioned"])
 
     def _fail(self, response: Response, fault: CloakroomError, session: CloakroomSession) -> None:
         """The handler's answer said "done", and it isn't."""
         if not isinstance(fault, Unavailable):
             # Such as too much data: a mistake of the application, and none of its user's.
             where = "" if fault.member is None else f" (the largest key is {fault.member!r})"
-            self._installed.logger.error(
-                "cloakroom: a session was not saved: %s%s", fault, where
-            )
+            self._installed.logger.error("cloakroom: a session was not saved: %s%s", fault, where)
             fault = CloakroomError("internal", 500, "the session could not be saved")
         response.set_data(fault.get_body())
         response.status_code = fault.status

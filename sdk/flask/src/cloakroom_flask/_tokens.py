@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from jwt import PyJWK
@@ -41,6 +41,13 @@ _REFETCH_SECONDS = 60.0
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
+class _Key(NamedTuple):
+    """A public key, and the one algorithm that it is for."""
+
+    algorithm: str
+    public: Any
+
+
 class TokenVerifier:
     """Verifies access tokens with the authority's public keys and the revocation feed."""
 
@@ -60,7 +67,7 @@ class TokenVerifier:
     def reset(self) -> None:
         """Forgets keys and verdicts."""
         self._lock = threading.Lock()
-        self._keys: dict[str, PyJWK] = {}
+        self._keys: dict[str, _Key] = {}
         self._issuer = self._fixed_issuer
         self._fetched_at = float("-inf")
         self._genuine: Bounded[bytes, AccessClaims] = Bounded(_GENUINE_MAX)
@@ -104,7 +111,7 @@ class TokenVerifier:
             raise _errors.token_invalid()
         key = self._key(kid)
         # The algorithm is the key's; the token's own word only has to agree.
-        if key is None or key.algorithm_name != algorithm:
+        if key is None or key.algorithm != algorithm:
             raise _errors.token_invalid()
         self._judge(token, key)
         return claims
@@ -122,12 +129,12 @@ class TokenVerifier:
             raise _errors.token_invalid()
         return header, claims
 
-    def _judge(self, token: str, key: PyJWK) -> None:
+    def _judge(self, token: str, key: _Key) -> None:
         try:
             claims = jwt.decode(
                 token,
-                key.key,
-                algorithms=[str(key.algorithm_name)],
+                key.public,
+                algorithms=[key.algorithm],
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=LEEWAY,
@@ -144,7 +151,7 @@ class TokenVerifier:
         if not numbers or not all(isinstance(claims[name], str) for name in _TEXTS):
             raise _errors.token_invalid()
 
-    def _key(self, kid: str) -> PyJWK | None:
+    def _key(self, kid: str) -> _Key | None:
         if kid not in self._keys and time.monotonic() - self._fetched_at >= _REFETCH_SECONDS:
             with self._lock:
                 if time.monotonic() - self._fetched_at >= _REFETCH_SECONDS:
@@ -158,10 +165,10 @@ class TokenVerifier:
         if self._fixed_issuer is None:
             metadata = self._transport.ask("GET", "/.well-known/oauth-authorization-server")
             self._issuer = metadata.json()["issuer"]
-        keys: dict[str, PyJWK] = {}
+        keys: dict[str, _Key] = {}
         for jwk in found["keys"][:_KEYS_MAX]:
             if jwk.get("alg") in ALGORITHMS and isinstance(jwk.get("kid"), str):
-                keys[jwk["kid"]] = PyJWK.from_dict(jwk)
+                keys[jwk["kid"]] = _Key(jwk["alg"], PyJWK.from_dict(jwk).key)
         self._keys = keys
         self._fetched_at = time.monotonic()
 
