@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::dist;
+use crate::express;
 use crate::interop;
 use crate::monitoring;
 use crate::process::{Tally, stream};
@@ -63,6 +64,11 @@ pub const STEPS: &[Step] = &[
         name: "monitoring",
         about: "alerts and dashboard, judged by promtool",
         run: monitoring::step,
+    },
+    Step {
+        name: "express",
+        about: "the Express SDK, the browser helper and the Express example",
+        run: express::step,
     },
     Step { name: "interop", about: "tokens against jose and PyJWT", run: interop::step },
 ];

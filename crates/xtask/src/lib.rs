@@ -4,6 +4,7 @@
 //! only reads the tree. Nothing here is shipped to users.
 
 pub mod dist;
+pub mod express;
 pub mod gate;
 pub mod interop;
 pub mod monitoring;

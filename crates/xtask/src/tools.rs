@@ -86,6 +86,13 @@ pub fn python_packages(label: &str, packages: &[&str]) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
+/// A program of this workspace, built into the same folder by the same profile as this one.
+pub fn built(name: &str) -> io::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().ok_or_else(|| io::Error::other("no folder of programs"))?;
+    Ok(folder.join(name))
+}
+
 fn installed(command: &mut Command, name: &str) -> io::Result<()> {
     match crate::process::stream(command)?.success {
         true => Ok(()),

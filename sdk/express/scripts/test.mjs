@@ -29,7 +29,8 @@ function pack() {
 
 function run(express, files) {
   console.log(`-- Express ${express}`);
-  const args = ['--test', '--test-reporter=spec', ...files];
+  // Most of their time the tests wait.
+  const args = ['--test', '--test-concurrency=3', '--test-reporter=spec', ...files];
   const env = { ...process.env, EXPRESS: String(express) };
   const { status, stdout, stderr } = spawnSync(process.execPath, args, {
     cwd: packed,

@@ -62,8 +62,12 @@ class RunningAuthority {
   }
 
   /** Answers nothing until `thaw`, as under a load that it can't stand. */
-  freeze() {
+  async freeze() {
     this.child.kill('SIGSTOP');
+    // Every thread of it has to stop first.
+    const state = () => readFileSync(`/proc/${this.child.pid}/stat`, 'utf8').replace(/^.*\) /, '')[0];
+    while (existsSync('/proc/self/stat') && state() !== 'T') await pause(5);
+    await pause(20);
   }
 
   thaw() {

@@ -79,7 +79,7 @@ test('a save that fails is no success: the handler\'s answer is not sent', async
   const visitor = browser(app);
   await visitor.get('/login/failing');
   await visitor.get('/me');
-  authority.freeze();
+  await authority.freeze();
   const answer = await visitor.get('/set/lost');
   authority.thaw();
   assert.deepEqual([answer.status, answer.body.code, answer.body.done], [503, 'authority_unreachable', undefined]);
@@ -92,7 +92,7 @@ test('authority slow: the deadline holds, and a known session is served within t
   await visitor.get('/login/slow');
   await pause(100);
   assert.equal((await visitor.get('/me')).status, 200);
-  authority.freeze();
+  await authority.freeze();
   const known = await visitor.get('/me');
   const stranger = browser(app);
   stranger.jar.set('session', 'cks_unknown');
