@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::dist;
 use crate::express;
+use crate::flask;
 use crate::interop;
 use crate::monitoring;
 use crate::process::{Tally, stream};
@@ -71,6 +72,7 @@ pub const STEPS: &[Step] = &[
         run: express::step,
     },
     Step { name: "interop", about: "tokens against jose and PyJWT", run: interop::step },
+    Step { name: "flask", about: "the Flask SDK and its example", run: flask::step },
 ];
 
 /// Runs the named steps, or all, and returns whether nothing failed.

@@ -5,6 +5,7 @@
 
 pub mod dist;
 pub mod express;
+pub mod flask;
 pub mod gate;
 pub mod interop;
 pub mod monitoring;

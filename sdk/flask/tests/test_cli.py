@@ -36,6 +36,8 @@ def test_sessions_are_listed_and_ended(app: Flask, server: Server) -> None:
     assert view["id"] == sid and "csrf_key" not in view
     assert runner.invoke(args=["cloakroom", "revoke", sid]).exit_code == 0
     assert client.get("/me").status_code == 401
+    found = runner.invoke(args=["cloakroom", "sessions", "--subject", "lise"])
+    assert found.output == ""
 
 
 def test_exit_codes_are_the_programs(app: Flask, own_server: Server, make_app: AppMaker) -> None:

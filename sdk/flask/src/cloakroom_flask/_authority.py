@@ -199,7 +199,7 @@ class RemoteAuthority(Listener):
             self.transport.ask("GET", "/admin/v1/sessions?limit=1")
             self.transport.ask("POST", "/admin/v1/sessions/touch", {})
         except Refused as refusal:
-            raise ConfigurationError(refusal_of_key(self._settings.url, refusal)) from refusal
+            raise ConfigurationError(refusal_of_key(self._settings.url, refusal)) from None
         except CloakroomError:
             # The transport has told it; the application starts, and answers 503 until it is there.
             return

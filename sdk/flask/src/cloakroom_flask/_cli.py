@@ -139,7 +139,7 @@ def _pages(authority: RemoteAuthority, subject: str | None) -> Iterator[dict[str
         path += "" if subject is None else f"&subject={segment(subject)}"
         path += "" if after is None else f"&after={segment(after)}"
         page = _ask(authority, "GET", path)
-        yield from page["sessions"]
+        yield from (view for view in page["sessions"] if view["ended"] is None)
         after = page["next"]
         if after is None:
             return
