@@ -25,6 +25,7 @@ export {
   type CsrfOptions,
   type RateLimitOptions,
 } from './guards.js';
+export type { LegacyToken, LegacyVerifier } from './legacy.js';
 export type { Cloakroom, CloakroomOptions, Handler, RefusalHandler } from './middleware.js';
 export type { Session, SessionCookie } from './session.js';
 export { CloakroomStore, type CloakroomStoreOptions, type OldStore } from './store.js';

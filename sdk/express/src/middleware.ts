@@ -5,6 +5,7 @@ import { SessionCookieJar } from './cookies.js';
 import { checkOrigin, isSafe } from './csrf.js';
 import { CloakroomError, refusals } from './errors.js';
 import { milliseconds, type Duration } from './duration.js';
+import { Legacy, type LegacyVerifier } from './legacy.js';
 import { ownClaims } from './tokens.js';
 import type { Logger } from './transport.js';
 
@@ -46,6 +47,11 @@ export interface CloakroomOptions {
   subject?: (data: any) => unknown;
   /** The claims of a session that `subject` has found an owner of. */
   claims?: (data: any) => Record<string, unknown>;
+  /**
+   * Verifies tokens that the application issued before, for as long as they are valid: the first
+   * use of each opens a session, so that it can be signed out like any other.
+   */
+  legacyTokens?: LegacyVerifier;
   /** Where warnings go. Default: `console`. */
   logger?: Logger;
 }
@@ -56,6 +62,11 @@ export interface Cloakroom extends Handler {
   ready(): Promise<void>;
   /** Rotates a refresh token. Rejects with `token_expired`, `token_invalid`, … */
   refresh(refreshToken: string, callback?: Callback<TokenSet>): Promise<TokenSet>;
+  /**
+   * Retires a refresh token from before (option `legacyTokens`), and answers tokens of a new
+   * session in its place.
+   */
+  exchange(req: any, oldRefreshToken: string): Promise<TokenSet>;
   /** Stops following the authority. */
   close(): void;
   /** Saves that came after the end of their session, and were dropped. */
@@ -89,12 +100,14 @@ export function cloakroom(options: CloakroomOptions = {}): Cloakroom {
     maxStaleness: milliseconds(options.maxStaleness ?? '2s'),
     logger: options.logger ?? console,
   });
-  const [middleware, shared] = middlewareOver(backendOf(authority), options);
+  const legacy = options.legacyTokens && new Legacy(authority, options.legacyTokens);
+  const [middleware, shared] = middlewareOver(backendOf(authority, legacy), options);
   return Object.defineProperties(middleware as Cloakroom, {
     ready: { value: () => authority.ready() },
     refresh: {
       value: (token: string, callback?: Callback<TokenSet>) => settle(authority.refresh(token), callback),
     },
+    exchange: { value: (req: any, token: string) => exchange(legacy, req, token) },
     close: { value: () => authority.close() },
     lateSaves: { get: () => shared.lateSaves },
   });
@@ -133,10 +146,18 @@ export function middlewareOver(backend: Backend, options: CloakroomOptions): [Ha
   return [middleware, shared];
 }
 
-function backendOf(authority: Authority): Backend {
+async function exchange(legacy: Legacy | undefined, req: any, token: string): Promise<TokenSet> {
+  if (!legacy) throw new TypeError('cloakroom: exchange needs the option `legacyTokens`');
+  const { subject, claims } = await legacy.exchange(token);
+  const opened = await carrierOf(req).issue({ subject, claims, delivery: 'bearer' });
+  const { access_token = '', refresh_token = '', expires_in = 0, refresh_expires_in } = opened;
+  return { access_token, refresh_token, expires_in, refresh_expires_in, token_type: 'Bearer' };
+}
+
+function backendOf(authority: Authority, legacy: Legacy | undefined): Backend {
   return {
     lookup: (token) => authority.lookup(token),
-    access: (token) => accessOf(authority, token),
+    access: async (token) => (await legacy?.access(token)) ?? accessOf(authority, token),
     data: (sid) => authority.data(sid),
     open: (body) => authority.open(body),
     end: (sid) => authority.end(sid),
