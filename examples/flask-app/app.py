@@ -155,8 +155,8 @@ def admin():
 
 
 @app.get("/api/limited")
-@login_required
 @rate_limit("5/1m")
+@login_required
 def limited():
     return {"ok": True}
 

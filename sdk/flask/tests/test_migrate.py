@@ -205,6 +205,16 @@ def test_flask_session_on_redis_moves_and_is_retired(
     assert thief.get("/me").status_code == 401
 
 
+def test_while_the_old_store_is_down_nobody_is_signed_out(make_app: AppMaker) -> None:
+    redis = pytest.importorskip("redis")
+    app = build(make_app(legacy=[FlaskSessionRedis(redis.Redis(port=free_port()))]))
+    browser = app.test_client()
+    browser.set_cookie("session", "an old one")
+    answer = browser.get("/me")
+    assert answer.status_code == 503 and "Set-Cookie" not in answer.headers
+    assert browser.get("/").status_code == 200
+
+
 def test_what_an_old_release_pickled_is_not_run(make_app: AppMaker, redis_port: int) -> None:
     import pickle
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import _errors
-from ._errors import CloakroomError, Unavailable
+from ._errors import CloakroomError, Refused, Unavailable
 from ._http import Transport
 from ._revocations import Listener, Revocations, instant
 
@@ -157,7 +157,7 @@ class Feed:
         if self._closed:
             return
         self._misses += 1
-        if isinstance(fault, CloakroomError) and not isinstance(fault, Unavailable):
+        if isinstance(fault, Refused):
             if self.refused is None:
                 self._logger.error("cloakroom: %s", refusal_of_key(self._transport.url, fault))
             self.refused = fault

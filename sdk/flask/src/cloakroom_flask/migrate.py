@@ -161,7 +161,12 @@ class FlaskSessionRedis(_OldCookie):
         if sid is None:
             return False
         key = self._prefix + sid
-        raw = self._client.get(key)
+        try:
+            raw = self._client.get(key)
+        except Exception:
+            # Whatever the client raises: nobody knows whose the cookie is.
+            old.state.fault = _errors.Unavailable("the old session store can't be reached")
+            return True
         data = None if raw is None else self._decode(raw)
         # Flask-Session writes down whether it is permanent, also where there is nothing else.
         if not isinstance(data, dict) or set(data) <= {"_permanent"}:
