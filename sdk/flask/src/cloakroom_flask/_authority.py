@@ -199,6 +199,8 @@ class RemoteAuthority(Listener):
             self.transport.ask("GET", "/admin/v1/sessions?limit=1")
             self.transport.ask("POST", "/admin/v1/sessions/touch", {})
         except Refused as refusal:
+            if refusal.status == 429:
+                return
             raise ConfigurationError(refusal_of_key(self._settings.url, refusal)) from None
         except CloakroomError:
             # The transport has told it; the application starts, and answers 503 until it is there.
@@ -321,6 +323,8 @@ class RemoteAuthority(Listener):
         try:
             reply = self.transport.ask("POST", "/oauth2/introspect", form={"token": token})
         except Refused as refusal:
+            if refusal.status == 429:
+                raise
             raise api_key_refused(self._settings.url, refusal) from refusal
         found: dict[str, Any] = reply.json()
         return found
@@ -453,6 +457,8 @@ class RemoteAuthority(Listener):
         try:
             self.transport.ask("GET", "/admin/v1/sessions?limit=1")
         except Refused as refusal:
+            if refusal.status == 429:
+                raise
             raise api_key_refused(self._settings.url, refusal) from refusal
 
 

@@ -215,9 +215,9 @@ def of_answer(status: int, body: Any, retry_after: str | None) -> CloakroomError
     code = str(problem.get("code", "internal"))
     detail = str(problem.get("detail", f"the authority answered {status}"))
     pause = int(retry_after) if retry_after is not None and retry_after.isdigit() else None
-    if status >= 500 or status == 429:
+    if status >= 500:
         return Unavailable(detail, error_code=code, retry_after=pause or 1)
-    kind = Refused if status in (401, 403) else CloakroomError
+    kind = Refused if status in (401, 403, 429) else CloakroomError
     return kind(
         code,
         status,

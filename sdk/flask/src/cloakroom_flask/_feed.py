@@ -157,7 +157,7 @@ class Feed:
         if self._closed:
             return
         self._misses += 1
-        if isinstance(fault, Refused):
+        if isinstance(fault, Refused) and fault.status != 429:
             if self.refused is None:
                 self._logger.error("cloakroom: %s", refusal_of_key(self._transport.url, fault))
             self.refused = fault

@@ -307,6 +307,9 @@ class RequestState:
         except Unavailable as fault:
             self.fault = fault
         except Refused as refusal:
+            if refusal.status != 401:
+                # That is about this application, and no verdict about its user.
+                self.fault = Unavailable(refusal.detail, error_code=refusal.error_code)
             self.refusal = refusal
             if not self.by_bearer and refusal.error_code != "session_ended":
                 # A cookie that is garbled or forged counts as none.
