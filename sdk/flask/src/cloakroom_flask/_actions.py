@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from . import _errors
 from ._config import Duration, seconds
-from ._errors import token_wrong_type
+from ._errors import CloakroomError, token_wrong_type
 from ._extension import current_state, installed
 from ._tokens import AccessClaims
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{16,128}")
 
 
 def login_user(
@@ -107,6 +110,8 @@ def refresh_access_token(
     """
     if not refresh_token:
         raise _errors.refresh_token_required()
+    if idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency_key):
+        raise CloakroomError("malformed_request", 400, "the Idempotency-Key is malformed")
     found = installed()
     for legacy in found.extension.legacy:
         tokens = legacy.refresh(found.authority, refresh_token)

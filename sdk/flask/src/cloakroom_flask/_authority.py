@@ -17,9 +17,10 @@ from ._bounded import Bounded
 from ._config import Settings
 from ._errors import CloakroomError, ConfigurationError, Refused, Unavailable
 from ._feed import Feed, api_key_refused, refusal_of_key
-from ._http import Reply, Transport, segment
+from ._http import Transport, segment
 from ._revocations import Listener, instant
 from ._tokens import AccessClaims, TokenVerifier
+from ._wire import Reply
 
 _CACHED_MAX = 10_000
 #: A view is asked for anew after this long, whatever the feed says.
@@ -482,7 +483,7 @@ def _index(index: Bounded[str, set[str]], key: str, digest: str) -> None:
 
 
 def _data_of(reply: Reply) -> Data:
-    return {"data": reply.json(), "etag": reply.headers.get("ETag", '"0"')}
+    return {"data": reply.json(), "etag": reply.headers.get("etag", '"0"')}
 
 
 #: RFC 6749 has one error for all bad refresh tokens; the description tells them apart.

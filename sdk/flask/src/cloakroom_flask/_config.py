@@ -138,7 +138,7 @@ def _api_key(app: Flask) -> str:
             "CLOAKROOM_API_KEY is not set: make one with "
             "`cloakroom api-keys create --name flask --scope sessions:read --scope sessions:write`"
         )
-    if not key.startswith("cka_"):
+    if not re.fullmatch(r"cka_[A-Za-z0-9_-]+", key):
         hint = " (it looks like a path: that is CLOAKROOM_API_KEY_FILE)" if "/" in key else ""
         raise ConfigurationError(f"CLOAKROOM_API_KEY is no API key: they begin with cka_{hint}")
     return key

@@ -13,46 +13,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from . import _errors
 from ._errors import ConfigurationError, Unavailable
+from ._wire import Connection, Reply
 
 _PAUSE_MIN = 0.1
 _PAUSE_MAX = 3.0
 _IDLE_MAX = 32
+_PORTS = {"http": 80, "https": 443}
 #: A connection that lay idle for longer may be closed at the other end any moment.
 _IDLE_SECONDS = 8.0
 _BODY_MAX = 4 * 1024 * 1024
 
 
-class Reply(NamedTuple):
-    """An answer of the authority."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    def json(self) -> Any:
-        """The body, or ``None`` where it isn't JSON."""
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
-
-
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a socket file."""
+    """HTTP over a socket file, for the stream."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        self.sock = _unix_socket(self._path, self.timeout or _PAUSE_MAX)
 
 
 class Transport:
@@ -71,13 +56,15 @@ class Transport:
         self._parts = parts
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
         self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
+        own = {"Host": parts.netloc.rpartition("@")[2] or "localhost", **self._headers}
+        self._head = _lines(own)
         self._logger = logger
         self.reset()
 
     def reset(self) -> None:
         """Forgets the connections: after a fork they are the parent's."""
         self._pid = os.getpid()
-        self._idle: deque[tuple[float, http.client.HTTPConnection]] = deque(maxlen=_IDLE_MAX)
+        self._idle: deque[tuple[float, Connection]] = deque(maxlen=_IDLE_MAX)
         self._lock = threading.Lock()
         self._failures = 0
         self._down_until = 0.0
@@ -100,28 +87,32 @@ class Transport:
         """Asks, and raises what is wrong, but for the statuses that are expected."""
         if time.monotonic() < self._down_until:
             raise Unavailable(f"the session authority at {self.url} can't be reached")
-        sent = {**self._headers, **(headers or {})}
-        payload: bytes | None = None
+        sent = dict(headers or {})
+        payload = b""
         if body is not None:
             payload = json.dumps(body, separators=(",", ":")).encode()
             sent["Content-Type"] = "application/json"
         elif form is not None:
             payload = urlencode(form).encode()
             sent["Content-Type"] = "application/x-www-form-urlencoded"
+        if payload or method not in ("GET", "DELETE"):
+            sent["Content-Length"] = str(len(payload))
+        request = _lines({}, f"{method} {path} HTTP/1.1") + self._head + _lines(sent)
+        request += b"\r\n" + payload
         try:
-            reply = self._exchange(method, path, payload, sent)
-        except (OSError, http.client.HTTPException) as fault:
+            reply = self._exchange(request)
+        except OSError as fault:
             raise self.failed(fault) from fault
         self.succeeded()
         if reply.status < 400 or reply.status in expect:
             return reply
-        raise _errors.of_answer(reply.status, reply.json(), reply.headers.get("Retry-After"))
+        raise _errors.of_answer(reply.status, reply.json(), reply.headers.get("retry-after"))
 
     def stream(
         self, path: str, headers: Mapping[str, str], timeout: float
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         """Opens an answer that doesn't end; ``timeout`` bounds each silence."""
-        connection = self._connect(timeout)
+        connection = self._streaming(timeout)
         try:
             connection.request("GET", path, headers={**self._headers, **headers})
             response = connection.getresponse()
@@ -161,43 +152,30 @@ class Transport:
         if told:
             self._logger.warning("cloakroom: the session authority at %s is back", self.url)
 
-    def _exchange(
-        self, method: str, path: str, payload: bytes | None, headers: dict[str, str]
-    ) -> Reply:
+    def _exchange(self, request: bytes) -> Reply:
+        deadline = time.monotonic() + self.timeout
         while (connection := self._pooled()) is not None:
             try:
-                return self._once(connection, method, path, payload, headers)
-            except TimeoutError:
-                raise
-            except (ConnectionError, http.client.BadStatusLine, http.client.CannotSendRequest):
+                return self._once(connection, request, deadline)
+            except ConnectionError:
                 # It was closed while it lay idle. All that we ask for may be asked twice.
                 continue
-        return self._once(self._connect(self.timeout), method, path, payload, headers)
+        return self._once(Connection(self._connected(self.timeout)), request, deadline)
 
-    def _once(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        payload: bytes | None,
-        headers: dict[str, str],
-    ) -> Reply:
+    def _once(self, connection: Connection, request: bytes, deadline: float) -> Reply:
         try:
-            connection.request(method, path, payload, headers)
-            response = connection.getresponse()
-            body = response.read(_BODY_MAX)
-            reply = Reply(response.status, response.headers, body)
+            reply = connection.ask(request, deadline)
         except BaseException:
             # Also when a greenlet is killed: half an answer must not meet the next request.
             connection.close()
             raise
-        if response.will_close or not response.isclosed():
-            connection.close()
-        else:
+        if connection.is_open:
             self._idle.append((time.monotonic(), connection))
+        else:
+            connection.close()
         return reply
 
-    def _pooled(self) -> http.client.HTTPConnection | None:
+    def _pooled(self) -> Connection | None:
         if self._pid != os.getpid():
             self.reset()
         while self._idle:
@@ -210,7 +188,16 @@ class Transport:
             connection.close()
         return None
 
-    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+    def _connected(self, timeout: float) -> socket.socket:
+        parts = self._parts
+        if parts.scheme == "unix":
+            return _unix_socket(parts.path, timeout)
+        host = parts.hostname or "localhost"
+        sock = socket.create_connection((host, parts.port or _PORTS[parts.scheme]), timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock if self._tls is None else self._tls.wrap_socket(sock, server_hostname=host)
+
+    def _streaming(self, timeout: float) -> http.client.HTTPConnection:
         parts = self._parts
         if parts.scheme == "unix":
             return _UnixConnection(parts.path, timeout)
@@ -218,6 +205,23 @@ class Transport:
         if self._tls is not None:
             return http.client.HTTPSConnection(host, parts.port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(host, parts.port, timeout=timeout)
+
+
+def _unix_socket(path: str, timeout: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    sock.connect(path)
+    return sock
+
+
+def _lines(headers: Mapping[str, str], first: str | None = None) -> bytes:
+    lines = [] if first is None else [first]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    for line in lines:
+        # Nothing in a value may begin a line of its own.
+        if not (line.isascii() and line.isprintable()):
+            raise ValueError("a header for the authority has characters that none may have")
+    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
 
 
 def segment(text: str) -> str:
