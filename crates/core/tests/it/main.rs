@@ -4,5 +4,6 @@ mod forge;
 mod jwt_claims;
 mod jwt_corpus;
 mod refresh;
+mod sdk_vectors;
 mod session;
 mod vectors;
