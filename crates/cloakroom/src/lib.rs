@@ -8,6 +8,8 @@
 //! [`Authority::pump_streams`]).
 
 mod api_keys;
+#[cfg(feature = "tower")]
+mod app;
 mod authority;
 mod cache;
 mod claims;
@@ -42,6 +44,8 @@ mod users;
 mod verify;
 
 pub use api_keys::{ApiKeyIdentity, ApiKeyView, NewApiKey, SCOPES};
+#[cfg(feature = "tower")]
+pub use app::{Cloakroom, StartError};
 pub use authority::{Authority, OpenError, RootKey};
 pub use cache::{CacheFigures, GatewayAssertion, Meters};
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
@@ -72,3 +76,16 @@ pub use verify::{Credential, Listed, SessionPage, Verified, Via};
 
 pub use cloakroom_core as core;
 pub use cloakroom_store as store;
+
+#[cfg(feature = "testing")]
+pub use cloakroom_tower::testing;
+#[cfg(feature = "tower")]
+pub use cloakroom_tower::{
+    Claims, CloakroomLayer, CsrfToken, CurrentUser, Error as WebError, Session, SetupError, SignIn,
+    Tokens, local_path, rate_limit, require_auth, require_claim, require_recent_auth,
+};
+
+#[cfg(all(doctest, feature = "embedded"))]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../../../docs/guide/rust.md")]
+mod pages {}

@@ -94,6 +94,21 @@ impl Cookies {
         Ok(Self(settings))
     }
 
+    /// The same settings with another `SameSite` and `Secure`.
+    pub fn with(&self, same_site: SameSite, secure: bool) -> Result<Self, CookieConflict> {
+        Self::new(CookieSettings { same_site, secure, ..self.0.clone() })
+    }
+
+    /// Their `SameSite`, but for the refresh cookie's.
+    pub const fn same_site_setting(&self) -> SameSite {
+        self.0.same_site
+    }
+
+    /// Whether they are for TLS only.
+    pub const fn are_secure(&self) -> bool {
+        self.0.secure
+    }
+
     /// The names that our cookies have under these settings.
     ///
     /// A prefix says only what is true: `__Host-` means no `Domain`, `Path=/` and `Secure`.
@@ -160,6 +175,19 @@ impl Cookies {
             (CookieKind::Refresh, SameSite::Strict | SameSite::Lax) => SameSite::Strict,
             (CookieKind::Session | CookieKind::Csrf | CookieKind::Refresh, setting) => setting,
         }
+    }
+}
+
+impl Default for Cookies {
+    /// For TLS, `SameSite=Lax`, for one host, below `/`.
+    fn default() -> Self {
+        Self(CookieSettings {
+            secure: true,
+            same_site: SameSite::Lax,
+            domain: None,
+            partitioned: false,
+            base_path: String::new(),
+        })
     }
 }
 

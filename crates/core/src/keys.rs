@@ -1,6 +1,7 @@
 //! Signing keys: what one is, how one is kept, and the ring that turns them over.
 
 mod hs256;
+mod jwks;
 mod material;
 mod ring;
 

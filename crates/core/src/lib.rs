@@ -8,6 +8,7 @@ pub mod csrf;
 pub mod event;
 pub mod forwarded;
 pub mod given;
+pub mod guard;
 pub mod identifier;
 pub mod json;
 pub mod keys;

@@ -115,6 +115,27 @@ impl KeyRing {
         Ok(Self { entries, shared: shared.map(VerifyingKey::shared), signer })
     }
 
+    /// A ring that only verifies.
+    pub(super) fn verifying(records: Vec<KeyRecord>) -> Result<Self, KeyFault> {
+        let entry = |record: KeyRecord| {
+            let verifying = record.verifying_key()?;
+            Ok((record.kid.clone(), Entry { record, verifying }))
+        };
+        let entries = records.into_iter().map(entry).collect::<Result<_, KeyFault>>()?;
+        Ok(Self { entries, shared: None, signer: None })
+    }
+
+    /// Whether it has a key of this id.
+    pub fn has(&self, kid: &str) -> bool {
+        let shared = self.shared.as_ref().is_some_and(|key| key.kid().as_str() == kid);
+        shared || self.entries.contains_key(kid)
+    }
+
+    /// Takes keys out, by their ids.
+    pub fn without(&mut self, revoked: impl Fn(&str) -> bool) {
+        self.entries.retain(|kid, _| !revoked(kid.as_str()));
+    }
+
     /// The key that signs, unless none has been made yet.
     pub fn signer(&self) -> Option<&SigningKey> {
         self.signer.as_ref()

@@ -116,6 +116,18 @@ pub fn verify(
     }
 }
 
+/// Whether a text that was refused asks for a key that the ring doesn't have, so that a newer ring
+/// may say otherwise.
+pub fn names_unknown_key(text: &str, ring: &KeyRing, now: Timestamp) -> bool {
+    text.len() <= JWT_BYTES_MAX && jws::names_unknown_key(text, ring, now)
+}
+
+/// The id of the key that a token says it was signed with. Proves nothing: it is for whoever has to
+/// fetch keys, to tell whether it has this one.
+pub fn named_key(text: &str) -> Option<String> {
+    jws::named_key(text)
+}
+
 /// A token id: its partition and 16 random bytes, in base64url.
 pub fn new_jti(partition: Partition, entropy: [u8; 16]) -> String {
     let mut bytes = [0; JTI_BYTES];

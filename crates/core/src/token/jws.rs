@@ -56,6 +56,22 @@ pub(super) fn open(text: &str, ring: &KeyRing, now: Timestamp) -> Result<Vec<u8>
     if is_access_token_type(&header.typ) { Ok(payload) } else { Err(TokenRefusal::WrongType) }
 }
 
+/// Whether a text asks for a key that the ring doesn't have. Proves nothing about it.
+pub(super) fn names_unknown_key(text: &str, ring: &KeyRing, now: Timestamp) -> bool {
+    let header = text.split_once('.').and_then(|(header, _)| decode_base64url(header));
+    let header = header.and_then(|header| Header::parse(&header).ok());
+    header.is_some_and(|header| ring.known(&header.kid, now).is_none())
+}
+
+/// The key that a text names, if it is one of our tokens by its form. Proves nothing.
+pub(super) fn named_key(text: &str) -> Option<String> {
+    if text.len() > JWT_BYTES_MAX {
+        return None;
+    }
+    let (header, _) = text.split_once('.')?;
+    Header::parse(&decode_base64url(header)?).ok().map(|header| header.kid)
+}
+
 struct Header {
     alg: String,
     kid: String,

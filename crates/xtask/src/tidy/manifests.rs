@@ -13,8 +13,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("embedded", &["store", "core"]),
     ("redis", &["store", "core"]),
     ("postgres", &["store", "core"]),
-    ("cloakroom", &["store", "core"]),
+    // The last three by features: what an application holds is a layer over one of them.
+    ("cloakroom", &["store", "core", "tower", "client", "embedded"]),
     ("tower", &["core"]),
+    ("tower-sessions", &["core"]),
     ("client", &["core"]),
     ("server", &["tower", "cloakroom", "embedded", "redis", "postgres", "store", "core"]),
 ];

@@ -1,0 +1,111 @@
+//! Follows a server's revocations for as long as somebody needs them.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cloakroom_core::guard::Fault;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::asking::fault;
+use crate::feed::Events;
+use crate::remote::Inner;
+use crate::verifier::Told;
+
+/// How long to wait before the first new try, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A stream that says nothing for so long is dead: heartbeats come every half second.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+const STREAM: [&str; 4] = ["admin", "v1", "revocations", "stream"];
+
+/// Follows until nobody holds the other end.
+pub(crate) async fn follow(inner: Weak<Inner>) {
+    let (mut pause, longest) = PAUSES;
+    let mut cursor = None;
+    let mut failing = false;
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        let outcome = round(&strong, &inner, &mut cursor, &mut pause).await;
+        strong.verifier().lose_stream();
+        drop(strong);
+        match outcome {
+            Ok(()) => failing = false,
+            Err(error) if failing => tracing::debug!(%error, "still no revocations"),
+            Err(error) => {
+                failing = true;
+                tracing::warn!(%error, "revocations can't be followed; every request is asked about");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// One stream, from its opening to its end.
+async fn round(
+    inner: &Arc<Inner>,
+    weak: &Weak<Inner>,
+    cursor: &mut Option<String>,
+    pause: &mut Duration,
+) -> Result<(), Fault> {
+    if inner.verifier().wants_keys(inner.moment()) {
+        inner.fetch_keys().await?;
+    }
+    let from = match cursor.clone() {
+        Some(cursor) => cursor,
+        None => take_snapshot(inner).await?,
+    };
+    let mut response = inner.asker.stream(&STREAM, &from).await?;
+    let mut events = Events::default();
+    loop {
+        let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
+        let chunk = match chunk {
+            Ok(Ok(Some(chunk))) => chunk,
+            // It ended, by the server's doing: perhaps it restarts.
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => return Err(fault(error.without_url().to_string())),
+            Err(_) => return Err(fault("the stream fell silent".to_owned())),
+        };
+        let messages = events.feed(&chunk).map_err(|malformed| fault(malformed.to_string()))?;
+        for message in messages {
+            let told = inner.verifier().take_event(&message, inner.moment());
+            if let Some(id) = message.id {
+                *cursor = Some(id);
+            }
+            match told {
+                Told::Nothing => *pause = PAUSES.0,
+                Told::Keys => inner.fetch_keys().await?,
+                Told::Reset => {
+                    *cursor = None;
+                    return Ok(());
+                }
+            }
+        }
+        if inner.verifier().wants_keys(inner.moment()) {
+            inner.fetch_keys().await?;
+        }
+        if weak.strong_count() <= 1 {
+            return Ok(());
+        }
+    }
+}
+
+async fn take_snapshot(inner: &Inner) -> Result<String, Fault> {
+    let reply = inner.asker.ask(Method::GET, &["admin", "v1", "revocations"], None).await?;
+    let cursor = reply.status.is_success().then(|| inner.verifier().take_snapshot(&reply.body));
+    cursor.flatten().ok_or_else(|| fault(format!("no snapshot: it answered {}", reply.status)))
+}
+
+impl Inner {
+    /// Fetches the key set; a failure counts as a try.
+    pub(crate) async fn fetch_keys(&self) -> Result<(), Fault> {
+        let reply = self.asker.ask(Method::GET, &[".well-known", "jwks.json"], None).await;
+        let moment = self.moment();
+        let mut verifier = self.verifier();
+        let reply = reply.inspect_err(|_| verifier.keys_failed(moment))?;
+        let taken = verifier.take_keys(&Value::Object(reply.body), moment);
+        drop(verifier);
+        taken.map_err(|malformed| fault(format!("its key set: {malformed}")))
+    }
+}
