@@ -63,8 +63,9 @@ class Server:
 
     def start(self) -> None:
         """Starts it, and waits until it is ready."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("CLOAKROOM_")}
         environment = {
-            **os.environ,
+            **inherited,
             "CLOAKROOM_SERVER__PUBLIC": f"127.0.0.1:{self.public}",
             "CLOAKROOM_SERVER__ADMIN": f"127.0.0.1:{self.admin}",
             "CLOAKROOM_SERVER__ORIGIN": f"http://127.0.0.1:{self.public}",
@@ -72,8 +73,6 @@ class Server:
             "CLOAKROOM_LIMIT__NETWORK": "1000000/1m",
             **{f"CLOAKROOM_{name}": value for name, value in self._settings.items()},
         }
-        for name in ("CLOAKROOM_URL", "CLOAKROOM_API_KEY", "CLOAKROOM_BIN"):
-            environment.pop(name, None)
         self._process = subprocess.Popen(
             [program(), "serve", "--data", self.folder],
             env=environment,
