@@ -165,9 +165,10 @@ fn live(story: &mut Story, root: &str) -> Vec<String> {
     story.send("POST", &format!("{admin}/admin/v1/users"), &operator, &user);
     let key = json!({"name": "shop", "scopes": ["events"]}).to_string();
     let key = story.send("POST", &format!("{admin}/admin/v1/api-keys"), &operator, &key);
-    let login = |delivery: &str| json!({"identifier": "ada@example.com", "password": PASSWORD, "delivery": delivery});
+    let name = "ada@example.com";
+    let login = json!({"identifier": name, "password": PASSWORD, "delivery": "bearer"});
     let text = |value: &Value| value.as_str().expect("a credential").to_owned();
-    let first = story.post("/auth/login", &[], &login("bearer"));
+    let first = story.post("/auth/login", &[], &login);
     let second = story.post(
         "/auth/refresh",
         &[("idempotency-key", KEY)],
