@@ -23,12 +23,16 @@ const PROGRAMS: [(&str, &str); 2] =
 
 const TEST_TOOLS: [&str; 3] = ["pytest==9.*", "pytest-xdist==3.*", "hypothesis==6.*"];
 /// The newest releases, the servers that run them, and the libraries that people come from.
-const NEWEST: [&str; 12] = [
+const NEWEST: [&str; 16] = [
     "Flask==3.1.*",
     "Werkzeug==3.1.*",
     "PyJWT[crypto]==2.*",
     "gunicorn",
     "gevent",
+    "asgiref",
+    "Flask-JWT-Extended==4.*",
+    "Flask-Login",
+    "flask-restx",
     "Flask-Session==0.8.*",
     "redis",
     "msgspec",

@@ -256,6 +256,24 @@ def test_old_access_tokens_go_on_and_obey_endings(make_app: AppMaker, server: Se
     assert view["id"]
 
 
+def test_tokens_of_flask_jwt_extended_go_on(make_app: AppMaker) -> None:
+    extended = pytest.importorskip("flask_jwt_extended")
+    old = Flask("old")
+    old.config["JWT_SECRET_KEY"] = SECRET
+    extended.JWTManager(old)
+    with old.app_context():
+        more = {"role": "admin"}
+        access = extended.create_access_token("ines", additional_claims=more)
+        refresh = extended.create_refresh_token("ines", additional_claims=more)
+    app = build(make_app(legacy=[HmacTokens(SECRET)]))
+    client = app.test_client(use_cookies=False)
+    assert client.get("/jwt", headers=bearer(access)).json["id"] == "ines"
+    assert client.get("/admin", headers=bearer(access)).status_code == 200
+    assert client.get("/jwt", headers=bearer(refresh)).json["code"] == "token_wrong_type"
+    fresh = client.post("/refresh", json={"refresh_token": refresh}).json
+    assert client.get("/admin", headers=bearer(fresh["access_token"])).status_code == 200
+
+
 def test_signing_out_ends_an_old_access_token(make_app: AppMaker) -> None:
     app = build(make_app(legacy=[HmacTokens(SECRET)]))
     client = app.test_client(use_cookies=False)

@@ -102,6 +102,11 @@ class CloakroomError(HTTPException):
         }
         return {name: value for name, value in members.items() if value is not None}
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The same, by the name under which Flask-RESTX looks for an answer."""
+        return self.problem()
+
     def get_body(
         self, environ: WSGIEnvironment | None = None, scope: dict[str, Any] | None = None
     ) -> str:
