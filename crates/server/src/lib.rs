@@ -17,6 +17,8 @@ pub mod public;
 pub mod serve;
 mod settings;
 pub mod site;
+mod store_check;
 mod store_copy;
+mod store_hold;
 pub mod store_watch;
 pub mod telemetry;

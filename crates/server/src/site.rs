@@ -18,13 +18,14 @@ use crate::forward::identity::IdentityHeaders;
 use crate::http::{Ask, Asked, NetworkMeters, RateNote};
 use crate::metrics::{Measured, Metrics};
 use crate::problem::Problem;
+use crate::store_hold::Holdable;
 use crate::store_watch::StoreWatch;
 use crate::telemetry::Telemetry;
 
 /// One node: an authority and how it is reached.
 pub struct Site {
     /// The authority.
-    pub authority: Authority<Measured<AnyStore>>,
+    pub authority: Authority<Measured<Holdable<AnyStore>>>,
     /// What the operator decided.
     pub config: Config,
     /// Makes and names our cookies.
@@ -51,7 +52,7 @@ pub struct Site {
 impl Site {
     /// Puts an authority behind HTTP. `lock`: of the data directory, held as long as this is.
     pub fn new(
-        authority: Authority<Measured<AnyStore>>,
+        authority: Authority<Measured<Holdable<AnyStore>>>,
         config: Config,
         store_watch: Arc<StoreWatch>,
         lock: Option<DirLock>,

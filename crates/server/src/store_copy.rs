@@ -1,8 +1,9 @@
 //! Everything of one store into another, record by record and entry by entry.
 //!
-//! Nobody may write to the source meanwhile, and nobody may use the target before it is whole: what
-//! makes a store one, its key and settings, is copied last. A copy that was interrupted goes on
-//! where it was: records that are there stay, entries that are there are counted and passed over.
+//! Nobody may write to the source meanwhile (see [`crate::store_hold`]), and nobody may use the
+//! target before it is whole: what makes a store one, its key and settings, is copied last. A copy
+//! that was interrupted goes on where it was: records that are there stay, entries that are there
+//! are counted and passed over.
 
 use aws_lc_rs::digest::{Context, SHA256};
 use cloakroom_core::session::Lifecycle;
@@ -12,6 +13,8 @@ use cloakroom_store::{
     Batch, Commit, Entry, Key, Kind, Log, Logged, Record, Review, Store, StoreError, Tick, Version,
     Versioned,
 };
+
+use crate::store_hold;
 
 /// Why a copy stops.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// So many, of which nothing else is known.
+    pub(crate) fn counted(records: u64, entries: u64) -> Self {
+        Self { records, entries, ..Self::default() }
+    }
+
     fn record(&mut self, key: &Key, record: &Record) {
         self.records += 1;
         self.mix(key.to_string().as_bytes(), &encode(record));
@@ -86,6 +94,7 @@ pub async fn copy<S: Store, T: Store>(
 ) -> Result<Held, CopyError> {
     check(source, target).await?;
     let mut all = Held::default();
+    let mut heads = Vec::new();
     // Partition 0 goes last: it has the records that make the target a store.
     for number in (0..source.partitions()).rev() {
         let partition = Partition(number);
@@ -95,13 +104,31 @@ pub async fn copy<S: Store, T: Store>(
         for log in [Log::Audit, Log::Feed] {
             copy_log(source, target, partition, log).await?;
         }
+        let head = head(source, partition).await?;
         let held = compare(source, target, partition).await?;
+        heads.push((partition, head));
         all.records += held.records;
         all.entries += held.entries;
         tell(source.partitions() - number, &all);
     }
+    // A write that came after its partition was compared left its entry.
+    for (partition, before) in heads {
+        if head(source, partition).await? != before {
+            return Err(CopyError::Differs { partition });
+        }
+    }
     finish(source, target).await?;
     Ok(all)
+}
+
+/// The last entries of a partition's logs.
+async fn head<S: Store>(source: &S, partition: Partition) -> Result<[Option<Tick>; 2], CopyError> {
+    let mut last = [None; 2];
+    for (last, log) in last.iter_mut().zip([Log::Audit, Log::Feed]) {
+        let page = source.log_back(partition, log, Tick(u64::MAX), 1).await;
+        *last = page.map_err(CopyError::Source)?.first().map(|logged| logged.cursor);
+    }
+    Ok(last)
 }
 
 /// What a partition holds, in both alike. A record may expire between two looks; not every time.
@@ -162,6 +189,7 @@ async fn copy_kind<S: Store, T: Store>(
         let page = source.page(partition, kind, after.as_ref(), PAGE).await;
         let page = page.map_err(CopyError::Source)?;
         let (last, is_full) = (page.last().map(|(key, _)| key.clone()), page.len() == PAGE);
+        let page = page.into_iter().filter(|(key, _)| *key != store_hold::key()).collect();
         let missing = missing(target, partition, page).await.map_err(CopyError::Target)?;
         if !missing.is_empty() {
             let mut batch = Batch::default();
@@ -253,7 +281,8 @@ async fn held<S: Store>(store: &S, partition: Partition) -> Result<Held, StoreEr
         let mut after = None;
         loop {
             let page = store.page(partition, kind, after.as_ref(), PAGE).await?;
-            page.iter().for_each(|(key, found)| held.record(key, &found.record));
+            let copied = page.iter().filter(|(key, _)| *key != store_hold::key());
+            copied.for_each(|(key, found)| held.record(key, &found.record));
             if page.len() < PAGE {
                 break;
             }
@@ -378,6 +407,42 @@ mod tests {
         target.commit(Partition(2), batch).await.expect("committed");
         let copied = copy(&source, &target, |_, _| {}).await.expect("copied");
         assert_eq!((copied.records, copied.entries), (903, 9));
+    }
+
+    #[tokio::test]
+    async fn the_lease_of_the_copier_stays_behind() {
+        let (source, target) = (filled().await, memory());
+        store_hold::take(&source).await.expect("taken");
+        let copied = copy(&source, &target, |_, _| {}).await.expect("copied");
+        assert_eq!((copied.records, copied.entries), (903, 9));
+        let there = target.load(Partition::ZERO, &[store_hold::key()]).await.expect("read");
+        assert!(there[0].is_none());
+    }
+
+    #[tokio::test]
+    async fn a_write_behind_the_copiers_back_is_found() {
+        let (source, target) = (filled().await, memory());
+        let write = |done: u16| {
+            if done == 2 {
+                let mut batch = Batch::default();
+                batch.feed(FeedEntry::RecordChanged);
+                // The partition that was copied first.
+                let commit = source.commit(Partition(PARTITIONS - 1), batch);
+                futures_done(commit);
+            }
+        };
+        let copied = copy(&source, &target, |done, _| write(done)).await;
+        let last = Partition(PARTITIONS - 1);
+        assert!(
+            matches!(&copied, Err(CopyError::Differs { partition }) if *partition == last),
+            "{copied:?}"
+        );
+    }
+
+    /// The memory store never waits.
+    fn futures_done<F: Future>(future: F) {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(std::pin::pin!(future).poll(&mut context).is_ready());
     }
 
     #[tokio::test]

@@ -151,6 +151,11 @@ impl<'a> Talk<'a> {
         let node = self.any_node();
         let intent = Intent::Open(subject.clone());
         let (span, answer) = self.ask(node, Door::Admin, &request, intent)?;
+        // Signed out everywhere while it was being opened.
+        if answer.status == 409 {
+            self.note(span, node, What::OpenTooLate);
+            return None;
+        }
         if answer.status != 201 {
             self.wrong(span, node, "open", &answer);
             return None;

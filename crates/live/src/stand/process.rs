@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything may take that a server is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long anything may take that a server is waited for: a failover that failed is tried again
+/// after a while.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server's process; killed when dropped.
 #[derive(Debug)]

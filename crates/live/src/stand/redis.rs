@@ -62,12 +62,20 @@ impl Redis {
         for number in 0..3 {
             self.sentinels.push(sentinel(dir, number, master)?);
         }
+        self.wait_for_sentinels()
+    }
+
+    /// Waits until the sentinels agree on one master that is well, and know of its replicas.
+    fn wait_for_sentinels(&self) -> io::Result<()> {
         for sentinel in &self.sentinels {
-            wait_until("the sentinel knows all", || {
+            wait_until("the sentinels agree", || {
                 let said = sentinel.cli(&["SENTINEL", "MASTER", "main"]);
                 let fields: Vec<_> = said.lines().collect();
                 let is = |name, value| fields.chunks(2).any(|pair| pair == [name, value]);
-                is("num-slaves", "2") && is("num-other-sentinels", "2")
+                let replicas = sentinel.cli(&["SENTINEL", "REPLICAS", "main"]);
+                let follow = replicas.lines().filter(|line| *line == "ok").count();
+                let well = is("flags", "master") && is("num-slaves", "2") && follow == 2;
+                well && is("num-other-sentinels", "2")
             })?;
         }
         Ok(())
@@ -151,6 +159,7 @@ impl Redis {
         let former = &self.servers[master];
         wait_until("the former master follows", || former.cli(&["ROLE"]).starts_with("slave"))?;
         self.wait_for_replicas()?;
+        self.wait_for_sentinels()?;
         Ok(if hangs { Fault::CutOff } else { Fault::FailedOver })
     }
 

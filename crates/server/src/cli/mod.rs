@@ -11,6 +11,7 @@ mod import;
 mod keys;
 mod output;
 mod paging;
+mod progress;
 mod serve;
 mod sessions;
 mod socket;

@@ -16,7 +16,7 @@ use super::config::tell;
 use super::failure::Failure;
 use super::output::{Style, print_json};
 use crate::config::{Config, Loaded, Log, LogFormat, Surroundings};
-use crate::serve::{Running, Signals, StartError, start};
+use crate::serve::{Running, Signals, StartError, start, start_restored};
 
 /// The arguments of `cloakroom serve`.
 #[derive(Debug, Args)]
@@ -26,6 +26,10 @@ Examples:
   cloakroom serve --config /etc/cloakroom/cloakroom.toml
   CLOAKROOM_SERVER__PUBLIC=127.0.0.1:8400 cloakroom serve --data /var/lib/cloakroom")]
 pub struct ServeArgs {
+    /// The store was put back from a backup: end every session in it and make new signing keys
+    /// before listening
+    #[arg(long)]
+    restored: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -46,7 +50,11 @@ pub fn run(
     let config = loaded.outcome.map_err(|_| Failure::Silent(2))?;
     write_logs(&config.log);
     runtime()?.block_on(async {
-        let running = started(*config).await?;
+        let running = if args.restored {
+            start_restored(*config).await.map_err(|error| not_started(&error))?
+        } else {
+            started(*config).await?
+        };
         let signals = watch_signals()?;
         // A closed standard output is no reason not to serve.
         let _ = greet(&running, style, out);

@@ -1,24 +1,26 @@
 //! `cloakroom store`: what is stored, and moving it. These commands open the store themselves.
 
-use std::io::Write;
-use std::time::{Duration, Instant};
+mod check;
 
 use clap::{Args, Subcommand};
 use cloakroom_core::types::Partition;
 use cloakroom_postgres::PostgresStore;
 use cloakroom_store::{Key, Store, StoreError};
 use serde_json::json;
+use std::io::Write;
 
 use super::client::Place;
 use super::failure::Failure;
 use super::output::{Style, print_json, print_pairs};
+use super::progress::Progress;
 use super::serve::{not_started, runtime, write_logs};
 use crate::any_store::AnyStore;
 use crate::config::{Config, StoreUrl};
 use crate::public::{durability_name, rfc3339};
 use crate::serve::StartError;
 use crate::serve::store::{STORE_DIR, open_at, postgres_settings};
-use crate::store_copy::{CopyError, Held, copy};
+use crate::store_copy::{CopyError, copy};
+use crate::store_hold;
 use crate::store_watch::StoreWatch;
 
 /// The arguments of `cloakroom store`.
@@ -55,7 +57,23 @@ Examples:
         #[command(flatten)]
         place: Place,
     },
-    /// Copy everything to another store; stop all nodes first. Goes on where it was interrupted
+    /// Look for what doesn't belong together; exits with 1 if something is wrong
+    #[command(after_help = "\
+Examples:
+  cloakroom store check
+  cloakroom store check --repair
+  cloakroom store check --json | jq .found")]
+    Check {
+        /// Put right what can be
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Copy everything to another store. Goes on where it was interrupted
+    ///
+    /// Nodes on the source answer what only reads meanwhile, and refuse the rest with 503. An
+    /// embedded store belongs to its node, which has to be stopped.
     #[command(after_help = "\
 Examples:
   cloakroom store copy --to file:/backup/cloakroom
@@ -86,6 +104,7 @@ pub fn run(
 ) -> Result<(), Failure> {
     let (StoreCommand::Info { place }
     | StoreCommand::Migrate { place }
+    | StoreCommand::Check { place, .. }
     | StoreCommand::Copy { place, .. }) = &args.command;
     let config = place.load()?;
     write_logs(&config.log);
@@ -93,6 +112,9 @@ pub fn run(
         match &args.command {
             StoreCommand::Info { .. } => info(&config, style, out).await,
             StoreCommand::Migrate { .. } => migrate(&config, style, out).await,
+            StoreCommand::Check { repair, .. } => {
+                check::run(&config, *repair, style, out, err).await
+            }
             StoreCommand::Copy { from, to, .. } => {
                 move_all(&config, from.as_deref(), to, style, out, err).await
             }
@@ -187,17 +209,12 @@ async fn move_all(
     let to = parse("--to", to)?;
     let source = opened(&from, config, config.store.partitions).await?;
     let target = made(&to, config, source.partitions()).await?;
-    let (began_at, all) = (Instant::now(), source.partitions());
-    let mut told_at = began_at;
-    let copied = copy(&source, &target, |done, held| {
-        if told_at.elapsed() >= TELL_EVERY || done == all {
-            told_at = Instant::now();
-            // Whoever doesn't listen doesn't stop it.
-            let _ = writeln!(err, "{}", progress(done, all, held, began_at.elapsed()));
-        }
-    })
-    .await
-    .map_err(|error| of_copy(&error))?;
+    let hold = Hold::take(&source, config, err).await?;
+    let mut progress = Progress::new(source.partitions(), err);
+    let copying = copy(&source, &target, |done, held| progress.tell(done, held));
+    let copied = hold.during(copying).await;
+    progress.finish();
+    let copied = copied.map_err(|error| of_copy(&error))?;
     if style.json {
         let answer = json!({"records": copied.records, "entries": copied.entries});
         return Ok(print_json(&answer, out)?);
@@ -213,15 +230,46 @@ async fn move_all(
     Ok(writeln!(out, "the master key of the source opens the target too; keep it beside it")?)
 }
 
-fn progress(done: u16, all: u16, held: &Held, spent: Duration) -> String {
-    let per_second = u128::from(held.records) * 1000 / spent.as_millis().max(1);
-    let left = spent * u32::from(all - done) / u32::from(done.max(1));
-    format!(
-        "{done} of {all} partitions, {} records, {} log entries, {per_second} records/s, {} s left",
-        held.records,
-        held.entries,
-        left.as_secs()
-    )
+/// The writes of a source that other processes have open, held while it is copied.
+struct Hold<'a> {
+    source: Option<&'a AnyStore>,
+}
+
+impl<'a> Hold<'a> {
+    /// Holds them, and waits until every node has noticed and what was under way is done.
+    async fn take(
+        source: &'a AnyStore,
+        config: &Config,
+        err: &mut dyn Write,
+    ) -> Result<Self, Failure> {
+        if !source.is_shared() {
+            return Ok(Self { source: None });
+        }
+        store_hold::take(source).await.map_err(|error| unreachable(&error))?;
+        let wait = store_hold::LOOK * 2 + config.store.timeout;
+        let _ = writeln!(err, "nodes refuse writes from now on; waiting for what is under way");
+        tokio::time::sleep(wait).await;
+        Ok(Self { source: Some(source) })
+    }
+
+    /// Renews the hold while something is done, and lets go of it then.
+    async fn during<T>(self, work: impl Future<Output = T>) -> T {
+        let Some(source) = self.source else { return work.await };
+        let mut work = std::pin::pin!(work);
+        let done = loop {
+            tokio::select! {
+                done = &mut work => break done,
+                () = tokio::time::sleep(store_hold::RENEW) => {}
+            }
+            if let Err(error) = store_hold::take(source).await {
+                tracing::warn!(%error, "the source's writes may not be held any more");
+            }
+        };
+        if let Err(error) = store_hold::release(source).await {
+            tracing::warn!(%error, "nodes refuse writes for some seconds more");
+        }
+        done
+    }
 }
 
 fn of_copy(error: &CopyError) -> Failure {
@@ -234,6 +282,3 @@ fn of_copy(error: &CopyError) -> Failure {
         CopyError::Differs { .. } => Failure::Failed(text),
     }
 }
-
-/// How often a copy says how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::site::Site;
+use crate::store_hold;
 
 /// A piece of work that comes round again and again.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ enum Chore {
     SampleStats,
     /// Reads the log of a store that others write to.
     Follow,
+    /// Looks whether somebody holds the writes of such a store, to copy it.
+    WatchHold,
     /// Looks at the clock of such a store, and at its promise.
     WatchStore,
 }
@@ -42,6 +45,7 @@ impl Chore {
             Self::SampleStats => Duration::from_secs(10),
             Self::Sweep => site.config.sweep.interval,
             Self::Follow => Duration::from_millis(500),
+            Self::WatchHold => store_hold::LOOK,
             Self::WatchStore => Duration::from_secs(10),
         }
     }
@@ -56,6 +60,7 @@ impl Chore {
             Self::Sweep => "sweep",
             Self::SampleStats => "sample_stats",
             Self::Follow => "follow",
+            Self::WatchHold => "watch_hold",
             Self::WatchStore => "watch_store",
         }
     }
@@ -74,6 +79,7 @@ impl Chore {
                 site.authority.follow().await
             }
             Self::Follow => site.authority.follow_partition(Partition::ZERO).await,
+            Self::WatchHold => Ok(site.authority.store().look().await?),
             Self::WatchStore => Ok(site.store_watch.look(site.authority.store()).await?),
             Self::Sweep => {
                 let swept = site.authority.sweep().await?;
@@ -95,6 +101,7 @@ impl Chore {
             | Self::TendKeys
             | Self::Sweep
             | Self::SampleStats
+            | Self::WatchHold
             | Self::WatchStore => std::future::pending().await,
         }
     }
@@ -131,7 +138,10 @@ pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<J
         Chore::SampleStats,
     ];
     let is_shared = site.authority.store().is_shared();
-    let shared = is_shared.then_some([Chore::Follow, Chore::WatchStore]).into_iter().flatten();
+    let shared = is_shared
+        .then_some([Chore::Follow, Chore::WatchHold, Chore::WatchStore])
+        .into_iter()
+        .flatten();
     let streams = tokio::spawn(tell(Arc::clone(site), stopping.clone()));
     let reporter = {
         let (site, stopping) = (Arc::clone(site), stopping.clone());

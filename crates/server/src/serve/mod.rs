@@ -3,6 +3,7 @@
 mod background;
 mod connection;
 mod listen;
+mod restored;
 mod signals;
 pub(crate) mod store;
 mod tls;
@@ -25,6 +26,7 @@ use crate::http::{Door, Shell};
 use crate::metrics::Measured;
 use crate::node_files::{self, NodeFilesError};
 use crate::site::Site;
+use crate::store_hold::Holdable;
 use crate::store_watch::{StoreClock, StoreWatch};
 use crate::{admin, public, settings};
 
@@ -90,7 +92,18 @@ pub struct Running {
 
 /// Starts a node. When this returns, both listeners accept.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    listen_for(Arc::new(open(config).await?)).await
+}
+
+/// Starts the first node on a store that was put back from a backup: before anybody is listened
+/// to, every session in it has ended and every signing key is a new one.
+pub async fn start_restored(config: Config) -> Result<Running, StartError> {
     let site = Arc::new(open(config).await?);
+    restored::begin_anew(&site).await.map_err(OpenError::from)?;
+    listen_for(site).await
+}
+
+async fn listen_for(site: Arc<Site>) -> Result<Running, StartError> {
     let config = &site.config;
     let public_tls = config.public_tls.as_ref().map(Acceptor::public).transpose()?;
     let admin_tls = config.admin_tls.as_ref().map(Acceptor::admin).transpose()?;
@@ -196,6 +209,10 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let settings = settings::of_config(&config, store.is_shared())?;
     let secret = StoreSecret { master, previous: config.master_key_previous.clone() };
     let clock = Arc::new(StoreClock(Arc::clone(&store_watch)));
+    let store = Holdable::new(store);
+    if store.is_shared() {
+        store.look().await.map_err(OpenError::Store)?;
+    }
     let (store, entropy) = (Measured::new(store), Arc::new(entropy));
     let authority = Authority::open(store, settings, secret, clock, entropy).await?;
     let root = match node_files::root_key(&config)? {

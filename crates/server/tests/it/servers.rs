@@ -1,5 +1,6 @@
 //! Servers of Redis and PostgreSQL that a test starts for itself, as the stores' own tests do.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,11 +9,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 mod postgres;
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../redis/tests/it/servers.rs"]
-mod redis;
+pub mod redis_servers;
 
 /// A store's server, gone with the test.
 pub enum Server {
-    Redis(redis::Process),
+    Redis(redis_servers::Process),
     Postgres(postgres::Server),
 }
 
@@ -29,11 +30,27 @@ pub async fn redis_with(options: &[&str]) -> Option<Server> {
     if !is_there("redis-server", &["redis-server"]) {
         return None;
     }
-    let process = redis::Process::start(redis::redis(), options);
+    let process = redis_servers::Process::start(redis_servers::redis(), options);
     if !options.contains(&"--requirepass") {
         process.wait_until_ready();
     }
     Some(Server::Redis(process))
+}
+
+/// A Redis that speaks nothing but TLS, with the certificates in a folder, and asks for one.
+pub async fn redis_tls(dir: &Path) -> Option<Server> {
+    if !is_there("redis-server", &["redis-server"]) {
+        return None;
+    }
+    let path = |name: &str| dir.join(name).display().to_string();
+    let (cert, key, ca) = (path("server.pem"), path("server.key"), path("ca.pem"));
+    let port = redis_servers::free_port();
+    let tls_port = port.to_string();
+    let options = ["--port", "0", "--tls-port", &tls_port, "--tls-cert-file", &cert];
+    let options = options.into_iter().chain(["--tls-key-file", &key, "--tls-ca-cert-file", &ca]);
+    let options: Vec<&str> = options.collect();
+    // A node waits for it by itself.
+    Some(Server::Redis(redis_servers::Process::start_on(redis_servers::redis(), port, &options)))
 }
 
 /// A PostgreSQL with its defaults.
@@ -43,10 +60,15 @@ pub async fn postgres() -> Option<Server> {
 
 /// A PostgreSQL with these settings.
 pub async fn postgres_with(settings: &[&str]) -> Option<Server> {
+    postgres_prepared(settings, |_| {}).await
+}
+
+/// A PostgreSQL with these settings, whose data directory is prepared before it starts.
+pub async fn postgres_prepared(settings: &[&str], prepare: impl FnOnce(&Path)) -> Option<Server> {
     if !is_there("postgresql", &["postgres", "/usr/lib/postgresql"]) {
         return None;
     }
-    Some(Server::Postgres(postgres::Server::start(settings).await))
+    Some(Server::Postgres(postgres::Server::start_with(settings, prepare).await))
 }
 
 /// One of each that this machine can run.
@@ -81,6 +103,13 @@ impl Server {
         ]
     }
 
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Redis(process) => process.port,
+            Self::Postgres(server) => server.port,
+        }
+    }
+
     /// Stops it as it is: connections stay open and nothing answers.
     pub fn freeze(&self) {
         match self {
@@ -99,12 +128,12 @@ impl Server {
 }
 
 /// Whether a program or a folder is on this machine, installed where that is possible.
-fn is_there(package: &str, names: &[&str]) -> bool {
+pub fn is_there(package: &str, names: &[&str]) -> bool {
     let found = || {
         names.iter().any(|name| {
             let mut program = Command::new(name);
             program.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
-            std::path::Path::new(name).is_dir() || program.status().is_ok_and(|done| done.success())
+            Path::new(name).is_dir() || program.status().is_ok_and(|done| done.success())
         })
     };
     if !found() {

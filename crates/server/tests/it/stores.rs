@@ -144,6 +144,28 @@ async fn an_ending_on_one_node_wakes_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_once_read_its_cache_does_not_contradict() {
+    let settings = [("verify.cache", "true"), ("verify.max_staleness", "10s")];
+    on_each_server(&settings, async |Pair { one, two }, _| {
+        one.user(ADA).await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        for _ in 0..10 {
+            let tokens = one.tokens(ADA).await;
+            let (access, sid) = (tokens.text("access_token"), tokens.text("session.id"));
+            for _ in 0..3 {
+                assert_eq!(two.alive(&access).await, Ok(()));
+            }
+            one.send(Ask::post("/auth/logout").bearer(&access)).await.is(204);
+            // Data is never told from a cache, so this node has just been told.
+            let data = two.admin(Ask::get(&format!("/admin/v1/sessions/{sid}/data"))).await;
+            assert_ne!(data.status, 200);
+            assert_eq!(two.alive(&access).await, Err("session_ended".into()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn g9_a_lost_feed_lets_no_cache_decide() {
     let settings =
         [("verify.cache", "true"), ("verify.max_staleness", "600ms"), ("store.timeout", "1s")];
