@@ -21,7 +21,7 @@ from flask import Flask
 from cloakroom_flask import Cloakroom
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE = 20.0
+PATIENCE = 40.0
 
 AppMaker = Callable[..., Flask]
 
@@ -71,6 +71,8 @@ class Server:
             "CLOAKROOM_SERVER__ORIGIN": f"http://127.0.0.1:{self.public}",
             "CLOAKROOM_LOG__LEVEL": "error",
             "CLOAKROOM_LIMIT__NETWORK": "1000000/1m",
+            # The machine may have other things to do.
+            "CLOAKROOM_STORE__TIMEOUT": "8s",
             **{f"CLOAKROOM_{name}": value for name, value in self._settings.items()},
         }
         self._process = subprocess.Popen(

@@ -268,7 +268,10 @@ def csrf_exempt(view: F) -> F:
 def cookie_of(request: Request, name: str) -> str | None:
     """The cookie of exactly this name; of two there is none, since nobody knows whose it is."""
     header = request.environ.get("HTTP_COOKIE", "")
-    pairs = (part.strip(" ").partition("=") for part in header.split(";"))
+    pairs = [part.strip(" ").partition("=") for part in header.split(";")]
+    if any(key.startswith("$") for key, *_ in pairs):
+        # The syntax of RFC 2109, which readers understand differently.
+        return None
     found = [value for key, equals, value in pairs if equals and key == name]
     return found[0] if len(found) == 1 else None
 

@@ -25,6 +25,9 @@ AccessClaims = dict[str, Any]
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 #: What clocks may differ by, in seconds.
 LEEWAY = 5
+#: Whom the assertions are for that gateways hand to upstreams, unless the authority is told
+#: otherwise: they are no access tokens.
+GATEWAY_AUDIENCE = "upstream"
 #: Claims that every access token has; all others are the session's own.
 REGISTERED = frozenset(
     "iss sub aud exp nbf iat jti sid auth_time amr acr epoch act cnf scope client_id".split()
@@ -33,6 +36,9 @@ REGISTERED = frozenset(
 _NUMBERS = ("exp", "nbf", "iat", "auth_time", "epoch")
 _TEXTS = ("iss", "sub", "jti", "sid")
 _REQUIRED = [*_NUMBERS, *_TEXTS, "aud"]
+#: They are judged at every use, after everything else.
+_TIMES_ARE_OURS = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}
+_OPTIONS: Any = {"require": _REQUIRED, **_TIMES_ARE_OURS}
 _TOKEN_MAX = 16 * 1024
 _KEYS_MAX = 64
 _GENUINE_MAX = 10_000
@@ -82,7 +88,10 @@ class TokenVerifier:
             if claims is None:
                 return None
             self._genuine.put(digest, claims)
-        if time.time() >= claims["exp"] + LEEWAY:
+        now = time.time()
+        if claims["nbf"] > now + LEEWAY or claims["iat"] > now + LEEWAY:
+            raise _errors.token_invalid()
+        if now >= claims["exp"] + LEEWAY:
             raise _errors.token_expired()
         against = self._revocations().against(claims)
         if against is not None:
@@ -104,12 +113,12 @@ class TokenVerifier:
     def _open(self, token: str) -> AccessClaims | None:
         header, claims = self._parts(token)
         algorithm, kid = header.get("alg"), header.get("kid")
-        # A shared secret is the authority's and its one old backend's: those are asked about.
-        if algorithm == "HS256":
-            return None
-        if algorithm not in ALGORITHMS or not isinstance(kid, str):
+        if algorithm not in (*ALGORITHMS, "HS256") or not isinstance(kid, str):
             raise _errors.token_invalid()
         key = self._key(kid)
+        # A shared secret is the authority's and its one old backend's: those are asked about.
+        if key is None and algorithm == "HS256":
+            return None
         # The algorithm is the key's; the token's own word only has to agree.
         if key is None or key.algorithm != algorithm:
             raise _errors.token_invalid()
@@ -122,11 +131,11 @@ class TokenVerifier:
         header_part, claims_part, signature = token.split(".")
         header, claims = _object(header_part), _object(claims_part)
         _decoded(signature)
-        kind = str(header.get("typ", "")).lower()
-        if not set(header) <= {"alg", "kid", "typ"}:
+        kind = header.get("typ")
+        if not set(header) <= {"alg", "kid", "typ"} or not isinstance(kind, str):
             raise _errors.token_invalid()
-        if kind not in ("at+jwt", "application/at+jwt"):
-            raise _errors.token_invalid()
+        if kind.lower() not in ("at+jwt", "application/at+jwt"):
+            raise _errors.token_wrong_type()
         return header, claims
 
     def _judge(self, token: str, key: _Key) -> None:
@@ -135,18 +144,16 @@ class TokenVerifier:
                 token,
                 key.public,
                 algorithms=[key.algorithm],
-                audience=self._audience,
+                audience=[self._audience, GATEWAY_AUDIENCE],
                 issuer=self._issuer,
-                leeway=LEEWAY,
-                options={"require": _REQUIRED},
+                options=_OPTIONS,
             )
-        except jwt.ExpiredSignatureError as fault:
-            raise _errors.token_expired() from fault
-        except jwt.InvalidAudienceError as fault:
-            # Such as a gateway's assertion: genuine, but for others.
-            raise _errors.token_wrong_type() from fault
         except jwt.PyJWTError as fault:
             raise _errors.token_invalid() from fault
+        audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+        if GATEWAY_AUDIENCE in audience:
+            # Genuine, but for upstreams: with one of them nobody may act as its user here.
+            raise _errors.token_wrong_type()
         numbers = all(type(claims[name]) is int for name in _NUMBERS)
         if not numbers or not all(isinstance(claims[name], str) for name in _TEXTS):
             raise _errors.token_invalid()
