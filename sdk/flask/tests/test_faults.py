@@ -106,7 +106,7 @@ def test_a_restarted_authority_is_followed_again(own_server: Server, make_app: A
     wait_until(lambda: authority_of(app).is_fresh, "the feed", 8)
     sid = authority_of(app).lookup(client.get_cookie("session").value).view["id"]
     own_server.ask("DELETE", f"/admin/v1/sessions/{sid}")
-    wait_until(lambda: client.get("/me").status_code == 401, "the ending", 2)
+    wait_until(lambda: client.get("/me").status_code == 401, "the ending", 5)
 
 
 def test_without_the_feed_every_request_asks(

@@ -252,7 +252,7 @@ def test_old_access_tokens_go_on_and_obey_endings(make_app: AppMaker, server: Se
     def is_over() -> bool:
         return client.get("/me", headers=bearer(token)).json.get("code") == "session_ended"
 
-    wait_until(is_over, "the ending", 2)
+    wait_until(is_over, "the ending", 5)
     assert view["id"]
 
 
