@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cloakroom_bench::Outcome;
-use cloakroom_bench::cases::{engine, over_http, sizes};
+use cloakroom_bench::cases::{engine, over_http, sizes, sweeping};
 use cloakroom_bench::idle::{self, Answers};
 use cloakroom_bench::report::Report;
 
@@ -61,5 +61,6 @@ fn run(options: Options) -> Outcome<()> {
     let report = Report::new(options.json, options.names);
     over_http::run(&report, folder.path())?;
     engine::run(&report, folder.path())?;
-    sizes::run(&report, folder.path())
+    sizes::run(&report, folder.path())?;
+    sweeping::run(&report, folder.path())
 }

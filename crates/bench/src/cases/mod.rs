@@ -3,3 +3,4 @@
 pub mod engine;
 pub mod over_http;
 pub mod sizes;
+pub mod sweeping;
