@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use aws_lc_rs::digest;
 use cloakroom_core::keys::KeyRing;
 use cloakroom_core::store_key::{DerivedKeys, WrongMasterKey};
-use cloakroom_core::token::access::{AccessClaims, Expectation};
+use cloakroom_core::token::access::Expectation;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, TokenHash};
 use cloakroom_store::{Key, Store, StoreError};
@@ -17,12 +17,14 @@ use crate::context::{Error, Unavailable};
 use crate::events::Reports;
 use crate::feed::Followed;
 use crate::hashing::HashPool;
+use crate::keyring::Ring;
 use crate::place::StoreId;
 use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::store_key::{StoreSecret, Unwrapped, unwrapped};
 use crate::streams::Streams;
 use crate::touch::Touches;
+use crate::verify::Checked;
 
 /// Why an authority can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +74,8 @@ pub struct Authority<S> {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) cache: Cache,
     /// Access tokens whose signature was checked and that weren't denied, by digest of all bytes.
-    pub(crate) access_tokens: Kept<[u8; 32], Arc<AccessClaims>>,
-    pub(crate) ring: RwLock<Arc<KeyRing>>,
+    pub(crate) access_tokens: Kept<[u8; 32], Checked>,
+    pub(crate) ring: Ring,
     pub(crate) touches: Touches,
     pub(crate) reports: Reports,
     pub(crate) key_uses: KeyUses,
@@ -104,7 +106,7 @@ impl<S: Store> Authority<S> {
         let authority = Self {
             cache: Cache::new(store.partitions(), capacity),
             access_tokens: Kept::new(capacity),
-            ring: RwLock::new(Arc::new(ring)),
+            ring: Ring::new(ring),
             touches: Touches::default(),
             reports: Reports::default(),
             key_uses: KeyUses::default(),
@@ -181,10 +183,6 @@ impl<S: Store> Authority<S> {
 
     pub(crate) fn partition_of(&self, subject: &Subject) -> Partition {
         self.keys.partition_of(subject, self.store.partitions())
-    }
-
-    pub(crate) fn ring(&self) -> Result<Arc<KeyRing>, Error> {
-        Ok(Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// What an access token for this authority must say at `now`.

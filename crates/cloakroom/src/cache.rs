@@ -16,7 +16,7 @@ use cloakroom_core::limits::ENDED_SET_KEEP;
 #[cfg(feature = "mutants")]
 use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::rate::{Admission, Quota};
-use cloakroom_core::session::{Ending, Session};
+use cloakroom_core::session::{EndReason, Ending, Session};
 use cloakroom_core::subject::{Bump, PartitionState, SubjectState};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_store::Key;
@@ -226,6 +226,11 @@ struct Slot {
     changes: AtomicU64,
     recent: RwLock<Recent>,
     state: ArcSwapOption<PartitionState>,
+    /// When all of it was last seen to be ended. A record from before was lost by a store that
+    /// went back, or read too slowly.
+    all_ended_at: AtomicI64,
+    /// Until when a commit of unknown outcome may yet take effect, and nobody will tell.
+    doubt_until: AtomicI64,
     /// When this partition's log was last read to its end: the instant that reading began.
     fresh_at: AtomicI64,
 }
@@ -244,6 +249,7 @@ pub(crate) struct Cache {
 pub(crate) struct Mark {
     partition: Partition,
     changes: u64,
+    settled: bool,
 }
 
 impl Cache {
@@ -252,6 +258,8 @@ impl Cache {
             changes: AtomicU64::new(0),
             recent: RwLock::default(),
             state: ArcSwapOption::empty(),
+            all_ended_at: AtomicI64::new(0),
+            doubt_until: AtomicI64::new(0),
             fresh_at: AtomicI64::new(0),
         };
         Self {
@@ -308,10 +316,25 @@ impl Cache {
         }
     }
 
-    /// To be taken before a read whose result is to be cached.
-    pub(crate) fn mark(&self, partition: Partition) -> Mark {
+    /// To be taken before a read at `now` whose result is to be cached.
+    pub(crate) fn mark(&self, partition: Partition, now: Timestamp) -> Mark {
         let changes = self.slot(partition).map_or(0, |slot| slot.changes.load(Ordering::Acquire));
-        Mark { partition, changes }
+        Mark { partition, changes, settled: self.is_settled(partition, now) }
+    }
+
+    /// Whether nothing is under way in a partition that would change it unnoticed.
+    pub(crate) fn is_settled(&self, partition: Partition, now: Timestamp) -> bool {
+        let until = self.slot(partition).map_or(0, |slot| slot.doubt_until.load(Ordering::Acquire));
+        until <= now.as_millis()
+    }
+
+    /// Keeps nothing that is read of a partition until then, and drops what a commit may change
+    /// whose outcome nobody will hear of.
+    pub(crate) fn doubt(&self, partition: Partition, keys: &[Key], until: Timestamp) {
+        if let Some(slot) = self.slot(partition) {
+            slot.doubt_until.fetch_max(until.as_millis(), Ordering::AcqRel);
+        }
+        self.forget(partition, keys);
     }
 
     /// Remembers what was read since `mark`, unless something changed meanwhile.
@@ -328,7 +351,7 @@ impl Cache {
         let overtaken = slot.changes.load(Ordering::Acquire) != mark.changes;
         #[cfg(feature = "mutants")]
         let overtaken = overtaken && !active(Mutant::FillAfterEnding);
-        if overtaken {
+        if overtaken || !mark.settled {
             return;
         }
         if let Some(cached) = session {
@@ -404,20 +427,41 @@ impl Cache {
                 }
             }
             FeedEntry::SubjectChanged { subject } => drop(self.subjects.remove(subject)),
-            FeedEntry::AllEnded { .. } => self.forget_partition(partition),
+            FeedEntry::AllEnded { at } => {
+                if let Some(slot) = self.slot(partition) {
+                    slot.all_ended_at.fetch_max(at.as_millis(), Ordering::AcqRel);
+                }
+                self.forget_partition(partition);
+            }
             FeedEntry::TokenDenied { .. }
             | FeedEntry::KeyChanged { .. }
             | FeedEntry::RecordChanged => {}
         }
     }
 
-    /// Whether the feed said that this session is over, whatever a read says of it.
-    pub(crate) fn ended_lately(&self, session: &Session) -> Option<Ending> {
+    /// When all of a partition was last seen to be ended.
+    pub(crate) fn all_ended_at(&self, partition: Partition) -> Timestamp {
+        #[cfg(feature = "mutants")]
+        if active(Mutant::FloorForgotten) {
+            return Timestamp::default();
+        }
+        let slot = self.slot(partition);
+        let millis = slot.map_or(0, |slot| slot.all_ended_at.load(Ordering::Acquire));
+        Timestamp::from_millis(millis)
+    }
+
+    /// Whether this session was seen to be over, whatever was read of it and of its partition.
+    pub(crate) fn ended_lately(&self, session: &Session, state: &PartitionState) -> Option<Ending> {
         #[cfg(feature = "mutants")]
         if active(Mutant::FillAfterEnding) {
             return None;
         }
         let slot = self.slot(session.sid.partition())?;
+        let floor = self.all_ended_at(session.sid.partition());
+        if state.bumped_at < floor {
+            let reason = EndReason::EndedByOperator;
+            return Some(Ending { at: floor, reason, successor: None });
+        }
         let recent = slot.recent.read().unwrap_or_else(PoisonError::into_inner);
         if let Some((ending, _)) = recent.sessions.get(&session.sid) {
             return Some(*ending);

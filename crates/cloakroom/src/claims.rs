@@ -63,9 +63,9 @@ impl<S: Store> Authority<S> {
             if let Some(missing) = kin(session, loaded) {
                 return Ok(Decision::Load(missing));
             }
-            session
-                .standing(loaded.subject_of(session)?, loaded.partition()?, loaded.now)
-                .map_err(|ending| Refusal::SessionEnded(ending.reason))?;
+            if let Some(ending) = self.ending_of(session, loaded)? {
+                return Err(Refusal::SessionEnded(ending.reason).into());
+            }
             let mut changed = session.clone();
             merge_patch(&mut changed.claims, patch);
             self.check_claims(&changed.claims)?;

@@ -132,9 +132,9 @@ impl<S: Store> Authority<S> {
             if let Some(missing) = kin(session, loaded) {
                 return Ok(Decision::Load(missing));
             }
-            session
-                .standing(loaded.subject_of(session)?, loaded.partition()?, loaded.now)
-                .map_err(|ending| Refusal::SessionEnded(ending.reason))?;
+            if let Some(ending) = self.ending_of(session, loaded)? {
+                return Err(Refusal::SessionEnded(ending.reason).into());
+            }
             let data = loaded.data(sid).cloned().unwrap_or_default();
             decide(loaded, DataView { data, version: loaded.version(&Key::Data(sid)) })
         };

@@ -1,5 +1,7 @@
 //! Ending sessions: one, one's own, a subject's, all there are. Ended is final.
 
+use std::time::Duration;
+
 use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::limits::{REASON_CHARS_MAX, TOKEN_LEEWAY};
 use cloakroom_core::refusal::Refusal;
@@ -7,7 +9,7 @@ use cloakroom_core::session::{EndReason, Ending, Lifecycle, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::Looks;
 use cloakroom_core::token::TokenRefusal;
-use cloakroom_core::token::access::{self, jti_partition};
+use cloakroom_core::token::access::jti_partition;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::record::DeniedToken;
@@ -162,6 +164,22 @@ impl<S: Store> Authority<S> {
         Ok(committed.map(|committed| Ended { durability: committed.durability }))
     }
 
+    /// Since when and why a session is over: by its records, or by what this node has seen, which
+    /// a store that went back may have lost.
+    pub(crate) fn ending_of(
+        &self,
+        session: &Session,
+        loaded: &Loaded,
+    ) -> Result<Option<Ending>, Error> {
+        let state = loaded.partition()?;
+        let standing = session.standing(loaded.subject_of(session)?, state, loaded.now);
+        let ending = standing.err().or_else(|| self.cache.ended_lately(session, state));
+        if let Some(ending) = ending {
+            self.found_over(session, ending, loaded);
+        }
+        Ok(ending)
+    }
+
     /// Takes note of a session that was found to be over: whoever is told so may rely on it at this
     /// node at once, whichever node ended it, and even where the store then goes back.
     pub(crate) fn found_over(&self, session: &Session, ending: Ending, loaded: &Loaded) {
@@ -169,13 +187,14 @@ impl<S: Store> Authority<S> {
         let is_timeout =
             matches!(ending.reason, EndReason::IdleTimeout | EndReason::AbsoluteTimeout);
         // A timeout may look otherwise to a node that knows of a later use.
-        if !is_timeout && self.cache.ended_lately(session).is_none() {
-            let cursor = match session.lifecycle {
-                Lifecycle::Ended(_) => loaded.version(&Key::Session(session.sid)),
-                Lifecycle::Live => Version::ZERO,
-            };
+        let known = loaded.partition().ok();
+        let is_known = known.is_some_and(|p| self.cache.ended_lately(session, p).is_some());
+        if !is_timeout && !is_known {
             let entry = ended_feed(session, ending.reason, self.forget_at(loaded.now));
-            self.observe(partition, cursor, &[entry]);
+            self.observe(partition, Version::ZERO, &[entry]);
+            if session.lifecycle != Lifecycle::Live {
+                self.expect_ended(session.sid);
+            }
         }
         let mut keys = vec![Key::Session(session.sid), Key::Partition];
         keys.extend(session.subject.clone().map(Key::Subject));
@@ -205,8 +224,8 @@ impl<S: Store> Authority<S> {
     }
 
     async fn holder_of_access(&self, text: &str) -> Result<Option<(Sid, Loaded)>, Error> {
-        let ring = self.ring()?;
-        let claims = match access::verify(text, &ring, &self.expectation(self.now())) {
+        let (verdict, _) = self.genuine_claims(text).await?;
+        let claims = match verdict {
             Ok(claims) => claims,
             Err(TokenRefusal::Expired(claims)) => *claims,
             Err(TokenRefusal::Invalid | TokenRefusal::WrongType | TokenRefusal::KeyRevoked) => {
@@ -418,11 +437,14 @@ impl<S: Store> Authority<S> {
         let decide = |loaded: &Loaded| {
             let mut state = *loaded.partition()?;
             state.epoch += 1;
-            state.bumped_at = loaded.now;
+            // Ever later, whatever this node's clock says: an older record is one that was lost.
+            let next = state.bumped_at.plus(Duration::from_millis(1));
+            let seen = self.cache.all_ended_at(partition);
+            state.bumped_at = loaded.now.max(next).max(seen);
             let mut batch = Batch::default();
             let version = loaded.version(&Key::Partition);
             batch.put(Key::Partition, version, Record::Partition(state), Review::Never);
-            batch.feed(FeedEntry::AllEnded { at: loaded.now });
+            batch.feed(FeedEntry::AllEnded { at: state.bumped_at });
             if partition == Partition::ZERO {
                 batch.audit(ctx.event(EventKind::AllEnded, loaded.now, None, None));
             }
@@ -447,8 +469,13 @@ impl<S: Store> Authority<S> {
         let key = Key::DeniedToken(jti.into());
         let decide = |loaded: &Loaded| {
             let until = expires_at.plus(TOKEN_LEEWAY).min(self.forget_at(loaded.now));
-            let denied = loaded.get(&key).is_some();
-            if denied || until <= loaded.now {
+            if loaded.get(&key).is_some() {
+                // Whoever is told so may rely on it at this node at once.
+                let entry = FeedEntry::TokenDenied { jti: jti.to_owned(), until };
+                self.observe(partition, Version::ZERO, &[entry]);
+                return Ok(Decision::Done(()));
+            }
+            if until <= loaded.now {
                 return Ok(Decision::Done(()));
             }
             let mut batch = Batch::default();

@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cloakroom_core::event::FeedEntry;
-use cloakroom_core::session::EndReason;
+use cloakroom_core::keys::KeyState;
+use cloakroom_core::session::{EndReason, Lifecycle};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Batch, Entry, Key, Log, Logged, Store, Tick};
 
@@ -34,14 +35,25 @@ struct Follower {
     /// The last entries seen of one commit; read again with what follows, since a log can go back.
     last: Vec<Logged>,
     started: bool,
-    /// Cursors of this node's own commits that no reading has come past yet.
+    /// Cursors of this node's own commits that no reading has met yet.
     served: BTreeSet<Tick>,
+    /// Sessions whose records said that they had ended, since the last reading.
+    found: BTreeSet<Sid>,
     /// Endings served or followed lately.
     endings: VecDeque<(Timestamp, FeedEntry)>,
     /// Endings to be done again since the log went back, until each of them is.
     lost: VecDeque<FeedEntry>,
     /// A key has changed, and the keys weren't read since.
     keys_changed: bool,
+}
+
+/// Whether a key that is now in this state verifies nothing any more.
+fn is_revocation(state: &str) -> bool {
+    #[cfg(feature = "mutants")]
+    if active(Mutant::KeyRevocationsNotReapplied) {
+        return false;
+    }
+    state == KeyState::Revoked.name()
 }
 
 impl Followed {
@@ -51,14 +63,10 @@ impl Followed {
 }
 
 impl Follower {
-    /// The end of what was read.
-    fn end(&self) -> Tick {
-        self.last.last().map_or(Tick::ZERO, |logged| logged.cursor)
-    }
-
-    /// Expects this node's own commit to be met by the next reading.
+    /// Expects this node's own commit to be met by the next reading. One that is older than what
+    /// was read may have been read already, or be lost: its answer came late.
     fn expect(&mut self, cursor: Tick) {
-        if cursor > self.end() && self.served.len() < ENDINGS_MAX {
+        if cursor > Tick::ZERO && self.served.len() < ENDINGS_MAX {
             self.served.insert(cursor);
         }
     }
@@ -69,8 +77,8 @@ impl Follower {
             | FeedEntry::SubjectRaised { .. }
             | FeedEntry::TokenDenied { .. }
             | FeedEntry::AllEnded { .. } => true,
+            FeedEntry::KeyChanged { state, .. } => is_revocation(state),
             FeedEntry::SessionSteppedUp { .. }
-            | FeedEntry::KeyChanged { .. }
             | FeedEntry::SessionChanged { .. }
             | FeedEntry::SubjectChanged { .. }
             | FeedEntry::RecordChanged => false,
@@ -93,6 +101,10 @@ struct Reading {
     last: Vec<Logged>,
     /// This node's own commits that must be met.
     served: BTreeSet<Tick>,
+    /// Those of them that are older than where this reading begins.
+    overtaken: BTreeSet<Tick>,
+    /// Sessions whose records must still say that they have ended.
+    found: BTreeSet<Sid>,
     from: Tick,
 }
 
@@ -207,7 +219,7 @@ impl<S: Store> Authority<S> {
         // An entry as old as this may have been trimmed since, which is no sign of anything.
         let kept_from = began.minus(self.settings.access_ttl + FEED_MARGIN / 2);
         let recent = |cursor: Tick| cursor.instant() > kept_from;
-        let follower = self.follower(partition)?;
+        let mut follower = self.follower(partition)?;
         let last: Vec<Logged> =
             follower.last.iter().filter(|logged| recent(logged.cursor)).cloned().collect();
         let mut served: BTreeSet<Tick> =
@@ -219,13 +231,16 @@ impl<S: Store> Authority<S> {
             // matters, and what a slow read may still undo.
             None => Tick::at(began.minus(ENDED_SET_KEEP)),
         };
-        served.retain(|cursor| *cursor >= from);
-        Some(Reading { partition, began, started: follower.started, last, served, from })
+        follower.served.clone_from(&served);
+        let ahead = served.split_off(&from);
+        let (served, overtaken) = (ahead, served);
+        let (started, found) = (follower.started, follower.found.clone());
+        Some(Reading { partition, began, started, last, served, overtaken, found, from })
     }
 
     /// Applies the first page of a reading, and reads on where there is more.
     async fn read_on(&self, reading: Reading, first: Vec<Logged>) -> Result<(), Error> {
-        let Reading { partition, began, started, last, mut served, .. } = reading;
+        let Reading { partition, began, started, last, mut served, overtaken, found, .. } = reading;
         let mut page = first;
         let mut news = match page.strip_prefix(last.as_slice()) {
             Some(rest) => rest,
@@ -235,7 +250,7 @@ impl<S: Store> Authority<S> {
             for logged in &page {
                 served.remove(&logged.cursor);
             }
-            self.apply_page(partition, news);
+            self.apply_page(partition, &page, news);
             self.streams.tell(Log::Feed, partition, news);
             let Some(end) = page.last().map(|logged| logged.cursor) else { break };
             if page.len() < PAGE {
@@ -246,15 +261,67 @@ impl<S: Store> Authority<S> {
             page = self.within(deadline, read).await??;
             news = page.as_slice();
         }
+        for cursor in overtaken {
+            if !self.is_logged(partition, cursor).await? {
+                served.insert(cursor);
+            }
+        }
         #[cfg(feature = "mutants")]
         if active(Mutant::OwnLossUnnoticed) {
             served.clear();
         }
-        if !served.is_empty() {
-            // This node's own commit is gone, though what it had read before is still there.
+        if !served.is_empty() || self.is_any_revived(partition, found).await? {
+            // This node's own commit is gone, or an ending that it told somebody of, though what
+            // it had read before is still there.
             return self.went_back(partition).await;
         }
         self.read_to_end(partition, started, began).await
+    }
+
+    /// Whether this node's own commit is in the log that was read past it.
+    async fn is_logged(&self, partition: Partition, cursor: Tick) -> Result<bool, Error> {
+        #[cfg(feature = "mutants")]
+        if active(Mutant::LateAnswerUnexpected) {
+            return Ok(true);
+        }
+        let read = self.store.log(partition, Log::Feed, cursor, 1);
+        let deadline = self.now().plus(self.settings.store_timeout);
+        let page = self.within(deadline, read).await??;
+        let is_there = page.first().is_some_and(|logged| logged.cursor == cursor);
+        if is_there && let Some(mut follower) = self.follower(partition) {
+            follower.served.remove(&cursor);
+        }
+        Ok(is_there)
+    }
+
+    /// Expects the record of a session to say for good that it has ended, as it did when read.
+    pub(crate) fn expect_ended(&self, sid: Sid) {
+        if self.settings.verify.max_staleness.is_some()
+            && let Some(mut follower) = self.follower(sid.partition())
+            && follower.found.len() < ENDINGS_MAX
+        {
+            follower.found.insert(sid);
+        }
+    }
+
+    async fn is_any_revived(
+        &self,
+        partition: Partition,
+        found: BTreeSet<Sid>,
+    ) -> Result<bool, Error> {
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let keys: Vec<Key> = found.iter().copied().map(Key::Session).collect();
+        let loaded = self.load(partition, &keys).await?;
+        let lives = |sid: &Sid| loaded.session(*sid).map(|s| s.lifecycle) == Some(Lifecycle::Live);
+        if found.iter().any(lives) {
+            return Ok(true);
+        }
+        if let Some(mut follower) = self.follower(partition) {
+            follower.found.retain(|sid| !found.contains(sid));
+        }
+        Ok(false)
     }
 
     async fn read_to_end(
@@ -281,8 +348,8 @@ impl<S: Store> Authority<S> {
         Ok(())
     }
 
-    /// Applies entries in their order.
-    fn apply_page(&self, partition: Partition, news: &[Logged]) {
+    /// Applies the entries of a page that are new, in their order.
+    fn apply_page(&self, partition: Partition, page: &[Logged], news: &[Logged]) {
         let now = self.now();
         for logged in news {
             let Entry::Feed(entry) = &logged.entry else { continue };
@@ -293,11 +360,12 @@ impl<S: Store> Authority<S> {
                 follower.remember(entry, now);
             }
         }
-        if let Some(end) = news.last().map(|logged| logged.cursor)
-            && let Some(mut follower) = self.follower(partition)
-        {
+        let Some(mut follower) = self.follower(partition) else { return };
+        for logged in page {
+            follower.served.remove(&logged.cursor);
+        }
+        if let Some(end) = news.last().map(|logged| logged.cursor) {
             follower.last = news.iter().filter(|logged| logged.cursor == end).cloned().collect();
-            follower.served.retain(|cursor| *cursor > end);
         }
     }
 
@@ -312,6 +380,7 @@ impl<S: Store> Authority<S> {
         if let Some(mut follower) = self.follower(partition) {
             follower.last.clear();
             follower.served.clear();
+            follower.found.clear();
             // The next reading begins anew; until then the cache doesn't decide here.
             follower.started = false;
             follower.endings.retain(|(at, _)| now.since(*at) < REAPPLY);
@@ -356,6 +425,9 @@ impl<S: Store> Authority<S> {
                 self.deny_token(jti, *until, &ctx).await?;
             }
             FeedEntry::AllEnded { at } => self.end_partition_again(partition, *at, &ctx).await?,
+            FeedEntry::KeyChanged { kid, state } if is_revocation(state) => {
+                self.revoke_key(kid, &ctx).await?;
+            }
             FeedEntry::SessionSteppedUp { .. }
             | FeedEntry::KeyChanged { .. }
             | FeedEntry::SessionChanged { .. }

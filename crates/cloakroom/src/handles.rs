@@ -236,13 +236,12 @@ impl<S: Store> Authority<S> {
                     (false, false) => End::Nowhere,
                 });
             };
-            let subject = loaded.subject_of(session)?;
-            match session.standing(subject, loaded.partition()?, loaded.now) {
-                Ok(()) => return Ok(End::Live(sid, Box::new(loaded))),
-                Err(Ending { reason: EndReason::Replaced, at, successor: Some(next) }) => {
+            match self.ending_of(session, &loaded)? {
+                None => return Ok(End::Live(sid, Box::new(loaded))),
+                Some(Ending { reason: EndReason::Replaced, at, successor: Some(next) }) => {
                     (sid, since, replaces) = (next, at, true);
                 }
-                Err(ending) => return Ok(End::Over(ending.reason)),
+                Some(ending) => return Ok(End::Over(ending.reason)),
             }
         }
         Ok(End::Over(EndReason::Replaced))
@@ -457,8 +456,7 @@ impl<S: Store> Authority<S> {
             if let Some(missing) = kin(session, loaded) {
                 return Ok(Decision::Load(missing));
             }
-            let subject = loaded.subject_of(session)?;
-            if session.standing(subject, loaded.partition()?, loaded.now).is_err() {
+            if self.ending_of(session, loaded)?.is_some() {
                 let ours = matches!(session.lifecycle, Lifecycle::Ended(ending)
                     if ending.successor == Some(new));
                 return Ok(Decision::Done(ours));
@@ -504,8 +502,7 @@ impl<S: Store> Authority<S> {
             if let Some(missing) = kin(session, loaded) {
                 return Ok(Decision::Load(missing));
             }
-            let subject = loaded.subject_of(session)?;
-            let is_live = session.standing(subject, loaded.partition()?, loaded.now).is_ok();
+            let is_live = self.ending_of(session, loaded)?.is_none();
             let is_whose = put.subject.is_none() || put.subject == session.subject;
             if !is_live || !is_whose {
                 return Ok(Decision::Done(false));

@@ -1,13 +1,19 @@
 //! The signing keys: made, rotated and revoked by commits to partition 0, which every node follows.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::keys::{
     FreshKey, KeyChange, KeyEntropy, KeyRecord, KeyRing, KeyRules, KeyState, RevokeRefused,
     RotateRefused,
 };
+#[cfg(feature = "mutants")]
+use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::refusal::Refusal;
+use cloakroom_core::token::TokenRefusal;
+use cloakroom_core::token::access::{self, AccessClaims};
 use cloakroom_core::types::{Partition, Secret, Timestamp};
 use cloakroom_store::{Batch, Key, Kind, Record, Review, Store, Version};
 
@@ -17,6 +23,53 @@ use crate::context::{Context, Error, Unavailable};
 
 /// Keys that a store may hold at once; many more than a sane rotation leaves.
 const KEYS_MAX: usize = 1000;
+
+/// How often the keys are read at most because of tokens that name an unknown one.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The keys as this node last read them.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    kept: RwLock<Arc<Reading>>,
+    /// Counts the readings, in the order in which they began.
+    begun: AtomicU64,
+    /// Held by whoever reads them because they may be stale; when that was last tried.
+    turn: tokio::sync::Mutex<Timestamp>,
+}
+
+/// What one reading of the keys found.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) keys: KeyRing,
+    pub(crate) number: u64,
+    /// When it began.
+    read_at: Timestamp,
+}
+
+impl Ring {
+    pub(crate) fn new(keys: KeyRing) -> Self {
+        let read_at = Timestamp::default();
+        Self {
+            kept: RwLock::new(Arc::new(Reading { keys, number: 0, read_at })),
+            begun: AtomicU64::new(0),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn last(&self) -> Arc<Reading> {
+        Arc::clone(&self.kept.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps what was read, unless a later reading was faster.
+    fn keep(&self, reading: Reading) -> bool {
+        let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        let is_newer = kept.number < reading.number;
+        if is_newer {
+            *kept = Arc::new(reading);
+        }
+        is_newer
+    }
+}
 
 /// The keys as stored, with their versions.
 struct StoredKeys {
@@ -73,20 +126,104 @@ impl<S: Store> Authority<S> {
 
     /// The signing keys there are.
     pub fn key_records(&self) -> Vec<KeyRecord> {
-        self.ring().map(|ring| ring.records().cloned().collect()).unwrap_or_default()
+        self.ring.last().keys.records().cloned().collect()
     }
 
     /// The public key set (RFC 7517).
     pub fn jwks(&self) -> serde_json::Value {
-        self.ring().map(|ring| ring.jwks(self.now())).unwrap_or_default()
+        self.ring.last().keys.jwks(self.now())
     }
 
     /// Reads the keys again.
     pub(crate) async fn load_ring(&self) -> Result<(), Error> {
-        let stored = self.stored_keys().await?;
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored.ring);
-        self.access_tokens.clear();
+        let number = self.ring.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let read_at = self.now();
+        let keys = self.stored_keys().await?.ring;
+        if self.ring.keep(Reading { keys, number, read_at }) {
+            self.access_tokens.clear();
+        }
         Ok(())
+    }
+
+    /// The keys to sign and to verify by. Where partition 0 wasn't read for `max_staleness` they
+    /// are read anew: another node may have revoked one.
+    pub(crate) async fn fresh_ring(&self) -> Result<Arc<Reading>, Error> {
+        #[cfg(feature = "mutants")]
+        if active(Mutant::KeysTrustedForever) {
+            return Ok(self.ring.last());
+        }
+        if !self.is_ring_fresh()
+            && let Err(fault) = self.refresh_ring().await
+            && !self.within_outage_grace(Partition::ZERO)
+        {
+            return Err(fault);
+        }
+        Ok(self.ring.last())
+    }
+
+    fn is_ring_fresh(&self) -> bool {
+        // An only writer knows what it did.
+        let Some(max) = self.settings.verify.max_staleness else { return true };
+        let read_at = self.ring.last().read_at.max(self.cache.fresh_at(Partition::ZERO));
+        self.now().since(read_at) < max
+    }
+
+    /// Reads the keys once for all who wait for it.
+    async fn refresh_ring(&self) -> Result<(), Error> {
+        let asked = self.now();
+        let deadline = asked.plus(self.settings.store_timeout);
+        let mut tried_at = self.within(deadline, self.ring.turn.lock()).await?;
+        if self.is_ring_fresh() {
+            return Ok(());
+        }
+        if *tried_at > asked {
+            return Err(Unavailable::Deadline.into());
+        }
+        *tried_at = self.now();
+        self.load_ring().await
+    }
+
+    /// The claims of a genuine access token. One that names a key that this node doesn't know may
+    /// be signed by a key that another node has just made: the keys are read once more. With the
+    /// keys that said so.
+    pub(crate) async fn genuine_claims(
+        &self,
+        text: &str,
+    ) -> Result<(Result<AccessClaims, TokenRefusal>, Arc<Reading>), Error> {
+        let ring = self.fresh_ring().await?;
+        let now = self.now();
+        let verdict = access::verify(text, &ring.keys, &self.expectation(now));
+        let is_unknown = matches!(verdict, Err(TokenRefusal::Invalid))
+            && self.settings.verify.max_staleness.is_some()
+            && access::names_unknown_key(text, &ring.keys, now);
+        if !is_unknown {
+            return Ok((verdict, ring));
+        }
+        #[cfg(feature = "mutants")]
+        if active(Mutant::UnknownKeyRefused) {
+            return Ok((verdict, ring));
+        }
+        let ring = self.ring_read_since(now).await?;
+        Ok((access::verify(text, &ring.keys, &self.expectation(self.now())), ring))
+    }
+
+    /// The keys as a reading found them that began after `asked`. However many ask, the store is
+    /// read every [`LOOK_AGAIN`] at most: anybody can make up the name of a key.
+    async fn ring_read_since(&self, asked: Timestamp) -> Result<Arc<Reading>, Error> {
+        let deadline = asked.plus(self.settings.store_timeout);
+        let mut tried_at = self.within(deadline, self.ring.turn.lock()).await?;
+        if self.ring.last().read_at <= asked {
+            if *tried_at > asked {
+                return Err(Unavailable::Deadline.into());
+            }
+            let rest = tried_at.plus(LOOK_AGAIN).since(self.now());
+            if !rest.is_zero() {
+                self.clock.sleep(rest).await;
+            }
+            *tried_at = self.now();
+            self.load_ring().await?;
+        }
+        Ok(self.ring.last())
     }
 
     async fn stored_keys(&self) -> Result<StoredKeys, Error> {

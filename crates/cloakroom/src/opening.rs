@@ -187,6 +187,10 @@ impl<S: Store> Authority<S> {
             keys.push(Key::Subject(subject.clone()));
             keys.push(Key::Index(subject.clone()));
         }
+        if plan.grant.delivery != Delivery::Cookie {
+            // What can't be signed isn't opened.
+            self.fresh_ring().await?;
+        }
         let mut ticket = plan.ticket;
         #[cfg(feature = "mutants")]
         let mut tried = false;
@@ -239,9 +243,9 @@ impl<S: Store> Authority<S> {
             if stored.subject != plan.grant.subject || !stored.proves(&token) {
                 return Err(Refusal::Conflict("another session has taken its place").into());
             }
-            stored
-                .standing(known, &state, loaded.now)
-                .map_err(|ending| Error::Refused(Refusal::SessionEnded(ending.reason)))?;
+            if let Some(ending) = self.ending_of(stored, loaded)? {
+                return Err(Refusal::SessionEnded(ending.reason).into());
+            }
             return Ok(Decision::Done((stored.clone(), token, known.cloned())));
         }
         let mut batch = Batch::default();
@@ -445,16 +449,15 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Load(missing));
             }
             let data = loaded.data(old.sid).cloned().unwrap_or_default();
-            let subject = loaded.subject_of(session)?;
-            match session.standing(subject, loaded.partition()?, loaded.now) {
-                Ok(()) => {}
-                Err(
+            match self.ending_of(session, loaded)? {
+                None => {}
+                Some(
                     ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) },
                 ) if loaded.now.since(at) < grace => {
                     self.found_over(session, ending, loaded);
                     return Ok(Decision::Done((first, data)));
                 }
-                Err(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
+                Some(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
             }
             let mut batch = Batch::default();
             let reason = EndReason::Replaced;

@@ -47,6 +47,7 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
     ) -> Result<Opened, Error> {
         let proven = self.prove_user(verified, &password, ctx).await?;
+        self.fresh_ring().await?;
         let session = &verified.session;
         let step = self.step_up(session, &proven)?;
         let mut keys = vec![Key::Partition, Key::Session(session.sid)];
@@ -55,7 +56,7 @@ impl<S: Store> Authority<S> {
             if let Some(stepped) = own_step(&step, loaded) {
                 return Ok(Decision::Done(stepped));
             }
-            let (next, token) = decide_step(&step, loaded)?;
+            let (next, token) = decide_step(self, &step, loaded)?;
             let mut batch = Batch::default();
             batch.expect(Key::Partition, loaded.version(&Key::Partition));
             let key = Key::Subject(step.subject.clone());
@@ -82,6 +83,7 @@ impl<S: Store> Authority<S> {
         let proven = self.prove_user(verified, &current, ctx).await?;
         let identifier = stored_identifier(&proven.user)?;
         let hash = self.hash_chosen(&new, &identifier).await?;
+        self.fresh_ring().await?;
         let step = self.step_up(&verified.session, &proven)?;
         let sid = step.before.sid;
         let subject = step.subject;
@@ -195,7 +197,7 @@ impl<S: Store> Authority<S> {
         let StepUp { before: Session { sid, .. }, subject, .. } = step;
         let gone = Refusal::SessionEnded(EndReason::UserDisabled);
         let user = loaded.user(subject).ok_or(gone)?;
-        let (mut next, token) = decide_step(step, loaded)?;
+        let (mut next, token) = decide_step(self, step, loaded)?;
         let mut batch = Batch::default();
         let plan = Raise { subject, reason: EndReason::PasswordChanged, keep: Some(*sid) };
         let at = loaded.now;
@@ -226,12 +228,16 @@ impl<S: Store> Authority<S> {
 }
 
 /// The session with its new credential, if it still is as it was proven.
-fn decide_step(step: &StepUp<'_>, loaded: &Loaded) -> Result<(Session, OpaqueToken), Error> {
+fn decide_step<S: Store>(
+    authority: &Authority<S>,
+    step: &StepUp<'_>,
+    loaded: &Loaded,
+) -> Result<(Session, OpaqueToken), Error> {
     let session = loaded.session(step.before.sid).ok_or(Refusal::TokenInvalid)?;
     let (known, partition) = (loaded.subject_of(session)?, loaded.partition()?);
-    session
-        .standing(known, partition, loaded.now)
-        .map_err(|ending| Refusal::SessionEnded(ending.reason))?;
+    if let Some(ending) = authority.ending_of(session, loaded)? {
+        return Err(Refusal::SessionEnded(ending.reason).into());
+    }
     step.ticket.check(known, partition)?;
     if session.auth_time != step.before.auth_time {
         // Another step-up came first: the credential of this request is void.

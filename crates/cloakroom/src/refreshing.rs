@@ -70,6 +70,8 @@ impl<S: Store> Authority<S> {
         }
         let idempotency = idempotency_key.map(|key| self.idempotency(&token, key)).transpose()?;
         let presented = Presented { token: &token, channel, idempotency };
+        // Before anything is rotated: what can't be signed isn't begun.
+        self.fresh_ring().await?;
         let keys = vec![Key::Partition, Key::Session(token.sid), Key::Data(token.sid)];
         let nonce = draw(&*self.entropy);
         let decide = |loaded: &Loaded| self.decide_refresh(&presented, nonce, loaded, ctx);
@@ -123,7 +125,7 @@ impl<S: Store> Authority<S> {
             return Ok(Decision::Load(missing));
         }
         let subject = loaded.subject_of(session)?;
-        if let Err(ending) = session.standing(subject, loaded.partition()?, loaded.now) {
+        if let Some(ending) = self.ending_of(session, loaded)? {
             // Why it ended is told to whoever holds a genuine token of it, and to nobody else.
             return Err(match session.holds_refresh(presented.token) {
                 true => Refusal::SessionEnded(ending.reason).into(),

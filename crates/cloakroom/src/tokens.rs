@@ -37,7 +37,8 @@ pub enum Introspection {
 }
 
 impl<S: Store> Authority<S> {
-    /// An access token of a session, which never outlives it.
+    /// An access token of a session, which never outlives it. Signed by the keys as this node
+    /// has them: whoever is about to promise one asks for fresh ones first.
     pub(crate) fn access_token(
         &self,
         session: &Session,
@@ -76,8 +77,8 @@ impl<S: Store> Authority<S> {
             actor: actor.map_err(|_| Unavailable::Missing("a well-formed actor".into()))?,
             claims: session.effective_claims(subject),
         };
-        let ring = self.ring()?;
-        let key = ring.signer().ok_or_else(|| Unavailable::Missing("a signing key".into()))?;
+        let ring = self.ring.last();
+        let key = ring.keys.signer().ok_or_else(|| Unavailable::Missing("a signing key".into()))?;
         let token = issue(key, &claims, &self.settings.extra_claims)
             .map_err(|fault| Unavailable::Key(fault.to_string()))?;
         Ok((Secret::new(token), claims.expires_at))
@@ -85,10 +86,10 @@ impl<S: Store> Authority<S> {
 
     /// The gateway's assertion of a verified session: a token of an audience of its own, which
     /// nothing here takes. The same one is handed out again while it is true and long enough valid.
-    pub fn assertion(&self, verified: &Verified) -> Result<Arc<GatewayAssertion>, Error> {
+    pub async fn assertion(&self, verified: &Verified) -> Result<Arc<GatewayAssertion>, Error> {
+        let ring = self.fresh_ring().await?;
         let now = self.now();
-        let ring = self.ring()?;
-        let kid = ring.signer().map(|key| key.kid().clone());
+        let kid = ring.keys.signer().map(|key| key.kid().clone());
         let mut slot = verified.meters().assertion();
         if let Some(assertion) = &*slot
             && now < assertion.fresh_until

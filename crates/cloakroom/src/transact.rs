@@ -23,6 +23,8 @@ use crate::context::{Error, Unavailable};
 /// The first pause after a conflict; it doubles, with jitter, up to [`BACKOFF_MAX`].
 const BACKOFF_FIRST: Duration = Duration::from_millis(1);
 const BACKOFF_MAX: Duration = Duration::from_millis(64);
+/// A commit that nobody waits for any more has taken effect by then, or never will.
+const DOUBT: Duration = Duration::from_secs(30);
 
 /// Records of one partition as they were loaded, and when.
 pub(crate) struct Loaded {
@@ -153,7 +155,42 @@ impl Loaded {
     }
 }
 
+/// A commit on its way. It takes effect or not, whoever still waits for it: unless its outcome
+/// becomes known, what it may have changed is doubted.
+struct InFlight<'a, S: Store> {
+    authority: &'a Authority<S>,
+    partition: Partition,
+    touched: Vec<Key>,
+    is_known: bool,
+}
+
+impl<S: Store> Drop for InFlight<'_, S> {
+    fn drop(&mut self) {
+        #[cfg(feature = "mutants")]
+        if active(Mutant::DoubtForgotten) {
+            return;
+        }
+        if !self.is_known {
+            self.authority.doubt(self.partition, &self.touched);
+        }
+    }
+}
+
 impl<S: Store> Authority<S> {
+    /// Takes note that these records may change without this node being told.
+    fn doubt(&self, partition: Partition, keys: &[Key]) {
+        if self.settings.verify.max_staleness.is_some() {
+            // The log will tell.
+            self.cache.forget(partition, keys);
+            return;
+        }
+        self.cache.doubt(partition, keys, self.now().plus(DOUBT));
+        // Whether a token is denied is read only of those that aren't known yet.
+        if keys.iter().any(|key| matches!(key, Key::DeniedToken(_))) {
+            self.access_tokens.clear();
+        }
+    }
+
     /// Loads, decides, commits; again while the commit meets other versions or its outcome is
     /// unknown. `decide` must come to the same answer where its own commit took effect.
     pub(crate) async fn transact<T: Send>(
@@ -287,31 +324,28 @@ impl<S: Store> Authority<S> {
                 Entry::Feed(_) => None,
             })
             .collect();
-        match self.within(deadline, self.store.commit(partition, batch)).await {
+        let mut flight = InFlight { authority: self, partition, touched, is_known: false };
+        let outcome = self.within(deadline, self.store.commit(partition, batch)).await;
+        match outcome {
             Ok(Ok(Commit::Done(committed))) => {
+                flight.is_known = true;
                 self.observe(partition, committed.tick, &feed);
                 events.iter().for_each(|(kind, count)| self.counters.add_event(*kind, *count));
                 self.counters.tallies.committed(&feed);
                 Ok(Attempt::Done(committed))
             }
             Ok(Ok(Commit::Conflict(_))) => {
+                flight.is_known = true;
                 self.counters.tallies.conflict();
                 Ok(Attempt::Conflict)
             }
             Ok(Err(StoreError::OutcomeUnknown(_))) => {
                 self.counters.tallies.in_doubt();
-                self.cache.forget(partition, &touched);
                 Ok(Attempt::InDoubt)
             }
-            Ok(Err(error)) => {
-                self.cache.forget(partition, &touched);
-                Err(error.into())
-            }
-            Err(error) => {
-                // Given up on: it may still take effect.
-                self.cache.forget(partition, &touched);
-                Err(error)
-            }
+            Ok(Err(error)) => Err(error.into()),
+            // Given up on: it may still take effect.
+            Err(error) => Err(error),
         }
     }
 

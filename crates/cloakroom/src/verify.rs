@@ -9,7 +9,7 @@ use cloakroom_core::session::{CookieMatch, Ending, Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState};
 use cloakroom_core::token::access::AccessClaims;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_core::token::{Looks, TokenRefusal, access};
+use cloakroom_core::token::{Looks, TokenRefusal};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Follow, Key, Kind, Record, Store};
 
@@ -131,6 +131,15 @@ impl From<TokenRefusal> for Error {
     }
 }
 
+/// The claims of an access token whose signature was checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    claims: Arc<AccessClaims>,
+    /// Which reading of the keys it was checked by: by a later one it must be checked anew, since
+    /// its key may be revoked.
+    reading: u64,
+}
+
 const TOKEN_INVALID: Error = Error::Refused(Refusal::TokenInvalid);
 
 impl<S: Store> Authority<S> {
@@ -197,8 +206,9 @@ impl<S: Store> Authority<S> {
     }
 
     async fn verify_access(&self, text: &str) -> Result<Verified, Error> {
-        let (claims, looked_up) = self.access_claims(text)?;
+        let (Checked { claims, reading }, looked_up) = self.access_claims(text).await?;
         let sid = claims.sid;
+        let settled = self.cache.is_settled(sid.partition(), self.now());
         let (subject, jti) = (Some(&claims.subject), Some(claims.jti.as_str()));
         // Whether a token was denied is read with its session; the cache knows it only of tokens
         // that were read once, and only while it decides at all.
@@ -212,8 +222,9 @@ impl<S: Store> Authority<S> {
         if known.denied || self.cache.denied_lately(sid.partition(), &claims.jti) {
             return Err(TOKEN_INVALID);
         }
-        if let Some(fresh) = looked_up.is_none().then(|| self.token_digest(text)) {
-            self.access_tokens.insert(fresh, Arc::clone(&claims));
+        let settled = settled && self.cache.is_settled(sid.partition(), self.now());
+        if let Some(fresh) = (looked_up.is_none() && settled).then(|| self.token_digest(text)) {
+            self.access_tokens.insert(fresh, Checked { claims: Arc::clone(&claims), reading });
         }
         let judged = self.judged(known, |known| access_matches(&claims, known));
         let known = judged.await?;
@@ -221,23 +232,30 @@ impl<S: Store> Authority<S> {
     }
 
     /// The claims of a genuine access token, and its digest where it was met before.
-    fn access_claims(&self, text: &str) -> Result<(Arc<AccessClaims>, Option<[u8; 32]>), Error> {
+    async fn access_claims(&self, text: &str) -> Result<(Checked, Option<[u8; 32]>), Error> {
         if text.len() > cloakroom_core::limits::JWT_BYTES_MAX {
             return Err(TOKEN_INVALID);
         }
+        // First of all: a revoked key's tokens are let go of when the keys are read.
+        let ring = self.fresh_ring().await?;
         let now = self.now();
         let digest = self.token_digest(text);
-        if let Some(claims) = self.access_tokens.get(&digest) {
-            if now >= claims.expires_at.plus(cloakroom_core::limits::TOKEN_LEEWAY) {
+        let known = self.access_tokens.get(&digest);
+        #[cfg(feature = "mutants")]
+        let known = known.map(|known| match active(Mutant::CheckedByOldKeys) {
+            true => Checked { reading: ring.number, ..known },
+            false => known,
+        });
+        if let Some(known) = known.filter(|known| known.reading == ring.number) {
+            if now >= known.claims.expires_at.plus(cloakroom_core::limits::TOKEN_LEEWAY) {
                 return Err(Refusal::TokenExpired.into());
             }
             self.counters.tallies.token_lookup(true);
-            return Ok((claims, Some(digest)));
+            return Ok((known, Some(digest)));
         }
         self.counters.tallies.token_lookup(false);
-        let ring = self.ring()?;
-        let claims = access::verify(text, &ring, &self.expectation(now))?;
-        Ok((Arc::new(claims), None))
+        let (verdict, ring) = self.genuine_claims(text).await?;
+        Ok((Checked { claims: Arc::new(verdict?), reading: ring.number }, None))
     }
 
     /// What the session's own state says after `matches` found the credential genuine.
@@ -262,7 +280,7 @@ impl<S: Store> Authority<S> {
             verdict = judge(&known);
         }
         verdict?;
-        match self.cache.ended_lately(&known.session) {
+        match self.cache.ended_lately(&known.session, &known.partition) {
             Some(ending) => Err(Refusal::SessionEnded(ending.reason).into()),
             None => Ok(known),
         }
@@ -321,7 +339,7 @@ impl<S: Store> Authority<S> {
                 .is_none_or(|max| self.now().since(self.cache.fresh_at(partition)) < max)
     }
 
-    fn within_outage_grace(&self, partition: Partition) -> bool {
+    pub(crate) fn within_outage_grace(&self, partition: Partition) -> bool {
         let grace = self.settings.verify.outage_grace;
         !grace.is_zero() && self.now().since(self.cache.fresh_at(partition)) < grace
     }
@@ -336,7 +354,7 @@ impl<S: Store> Authority<S> {
         if partition.0 >= self.store.partitions() {
             return Ok(None);
         }
-        let mark = self.cache.mark(partition);
+        let mark = self.cache.mark(partition, self.now());
         let mut keys = vec![Key::Session(sid), Key::Partition];
         keys.extend(subject.map(|subject| Key::Subject(subject.clone())));
         let denied_key = jti.map(|jti| Key::DeniedToken(jti.into()));

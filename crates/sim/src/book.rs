@@ -5,8 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::keys::KeyState;
 use cloakroom_core::session::{EndReason, Holder, Lifecycle, Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState};
+use cloakroom_core::token::access::jti_partition;
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Batch, Change, Entry, Key, Log, Logged, Record, Tick};
 
@@ -69,6 +73,15 @@ pub struct Track {
     pub used: Moment,
 }
 
+/// The truth about one denied access token, or one revoked key.
+#[derive(Clone, Debug, Default)]
+pub struct Denial {
+    /// When it took effect; none: a failover took that away.
+    pub at: Option<Moment>,
+    /// Since when each node has answered that it is denied, and in which of its lives.
+    pub told: BTreeMap<usize, (Moment, u32)>,
+}
+
 /// The truth about one partition.
 #[derive(Clone, Debug, Default)]
 pub struct Part {
@@ -97,8 +110,10 @@ pub struct Book {
     pub checking: BTreeMap<String, Moment>,
     /// Writes of data and claims that took effect, by their mark.
     pub applied: BTreeMap<String, u32>,
-    /// When each denied access token was denied, by its `jti`.
-    pub denied: BTreeMap<String, Moment>,
+    /// Access tokens that are denied, by their `jti`.
+    pub denied: BTreeMap<String, Denial>,
+    /// Signing keys that are revoked, by their `kid`.
+    pub revoked_keys: BTreeMap<String, Denial>,
     /// Sessions of which some access token was asked to be denied.
     pub denied_of: BTreeSet<Sid>,
     /// How often a user asked to end each session from another.
@@ -193,6 +208,14 @@ impl Book {
     /// Whether a session's partition went back at some time.
     pub fn went_back(&self, sid: Sid) -> bool {
         self.part(sid.partition()).is_some_and(|part| part.rolled_back.is_some())
+    }
+
+    /// What is known of the revocation of the key that signed an access token.
+    pub fn revocation_of(&self, token: &str) -> Option<&Denial> {
+        let header = token.split_once('.').map(|(header, _)| header)?;
+        let header = URL_SAFE_NO_PAD.decode(header).ok()?;
+        let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+        self.revoked_keys.get(header.get("kid")?.as_str()?)
     }
 
     /// Writes a line of the history, where one is kept.
@@ -292,7 +315,14 @@ impl Book {
                     }
                 }
                 (Key::DeniedToken(jti), None, Some(_)) => {
-                    self.denied.entry(jti.to_string()).or_insert(moment);
+                    let denial = self.denied.entry(jti.to_string()).or_default();
+                    denial.at.get_or_insert(moment);
+                }
+                (Key::SigningKey(kid), _, Some(Record::SigningKey(new)))
+                    if new.state == KeyState::Revoked =>
+                {
+                    let denial = self.revoked_keys.entry(kid.to_string()).or_default();
+                    denial.at.get_or_insert(moment);
                 }
                 (Key::Data(sid), None, Some(Record::Data(new)))
                     if crate::succession::is_cart(new) =>
@@ -405,6 +435,16 @@ impl Book {
         self.note(moment, None, || format!("FAILOVER of partition {partition} to {since:?}"));
         if let Some(part) = self.parts.get_mut(usize::from(partition.0)) {
             *part = Part { rolled_back: Some(moment), ..was.clone() };
+        }
+        for (jti, denial) in &mut self.denied {
+            let is_lost = denial.at.is_some_and(|at| at > since);
+            if is_lost && jti_partition(jti) == Some(partition) {
+                denial.at = None;
+            }
+        }
+        let keys = self.revoked_keys.values_mut().filter(|_| partition == Partition::ZERO);
+        for denial in keys.filter(|denial| denial.at.is_some_and(|at| at > since)) {
+            denial.at = None;
         }
         for (sid, track) in &mut self.tracks {
             if sid.partition() != partition {

@@ -74,6 +74,8 @@ pub struct Odds {
     pub slow_network: u64,
     /// A request whose client gave up is dropped where it stands.
     pub dropped: u64,
+    /// A client goes away while its request is served, which is dropped where it stands.
+    pub gone: u64,
 }
 
 /// A span of time in which something doesn't work.
@@ -154,6 +156,7 @@ impl Plan {
                 lost_answer: rng.below(80),
                 slow_network: rng.below(80),
                 dropped: rng.below(600),
+                gone: rng.below(40),
             },
         };
         let skew = |rng: &mut Rng| {

@@ -6,8 +6,8 @@ use crate::Outcome;
 use crate::book::Line;
 use crate::tally::{ClientKind, Tally};
 
-/// Lines of the history that are shown of a failure.
-const SHOWN: usize = 60;
+/// Lines of the history that are shown of a failure among many.
+pub const SHOWN: usize = 60;
 
 /// The counts of many seeds, for people.
 pub fn summary(seeds: u64, tally: &Tally) -> String {
@@ -49,8 +49,9 @@ pub fn summary(seeds: u64, tally: &Tally) -> String {
     text
 }
 
-/// A failure: what was broken, the history that led there, and how to see it again.
-pub fn failure(outcome: &Outcome, again: &str) -> String {
+/// A failure: what was broken, the last lines of the history that led there, and how to see it
+/// again.
+pub fn failure(outcome: &Outcome, again: &str, shown: usize) -> String {
     let mut text = String::new();
     let Some(violation) = &outcome.violation else { return text };
     let concerns = |line: &&Line| {
@@ -58,7 +59,7 @@ pub fn failure(outcome: &Outcome, again: &str) -> String {
             && (violation.sid.is_none() || line.sid.is_none() || line.sid == violation.sid)
     };
     let lines: Vec<&Line> = outcome.history.iter().filter(concerns).collect();
-    let hidden = lines.len().saturating_sub(SHOWN);
+    let hidden = lines.len().saturating_sub(shown);
     for line in lines.iter().skip(hidden) {
         let sid = line.sid.map(|sid| sid.to_string()).unwrap_or_default();
         let _ = writeln!(text, "{:>6} ms {:>26} {}", line.moment.at, sid, line.text);

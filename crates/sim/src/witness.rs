@@ -1,5 +1,6 @@
 //! Asking a node, and judging its answer by what the book knows.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloakroom::core::event::Actor;
@@ -8,12 +9,12 @@ use cloakroom_core::refresh::Channel;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, Delivery, Grant, Holder, Object, Session};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_core::types::{Sid, Subject, Timestamp};
+use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 
 use crate::book::{Book, Track};
 use crate::plan::{
-    ABSOLUTE, GRACE, IDLE, MAX_STALENESS, PATIENCE, REFRESH_TTL, RETRY_WINDOW, SKEW_MAX, Shape,
-    millis,
+    ABSOLUTE, GRACE, IDLE, MAX_STALENESS, PATIENCE, REFRESH_TTL, RETRY_WINDOW, SKEW_MAX,
+    STORE_TIMEOUT, Shape, millis,
 };
 use crate::rules::{
     ACKNOWLEDGED_IS_DURABLE, LOST_ANSWER_COSTS_NOTHING, NEVER_EARLY_NEVER_LATE, ONE_LINEAGE,
@@ -164,7 +165,7 @@ impl World {
             }
             Err(Error::Refused(refusal)) => {
                 let judge = Judge { world: self, book: &mut book, call, end };
-                judge.refused(probe.sid, refusal, probe.access_until, due);
+                judge.refused(probe.sid, refusal, Some(probe), due);
             }
             Err(Error::Unavailable(_) | Error::Overloaded) => book.tally.unavailable += 1,
         }
@@ -300,10 +301,17 @@ impl Judge<'_> {
             return;
         };
         if let Via::Access(claims) = &verified.via
-            && let Some(denied) = self.book.denied.get(&claims.jti).copied()
-            && self.is_known(denied)
+            && let Some(denial) = self.book.denied.get(&claims.jti)
+            && (denial.at.is_some_and(|at| self.is_known(at)) || self.was_told(&denial.told))
         {
-            let text = format!("a token denied at {denied:?} is accepted");
+            let text = format!("a token is accepted after its denial: {denial:?}");
+            self.violate(REVOKED_IS_REFUSED, probe.sid, text);
+        }
+        if probe.access_until.is_some()
+            && let Some(denial) = self.book.revocation_of(&probe.text)
+            && (denial.at.is_some_and(|at| self.is_key_known(at)) || self.was_told(&denial.told))
+        {
+            let text = format!("a token is accepted after its key was revoked: {denial:?}");
             self.violate(REVOKED_IS_REFUSED, probe.sid, text);
         }
         self.judge_ended(probe.sid, &track);
@@ -332,25 +340,37 @@ impl Judge<'_> {
         match self.world.plan.shape {
             Shape::StoreRead => effect < self.call.begin,
             Shape::Cached => effect.at + MAX_STALENESS <= self.call.begin.at,
+            // Unless a commit is answered in time, what it may have changed is read anew.
+            Shape::Embedded => effect.at + STORE_TIMEOUT <= self.call.begin.at,
+        }
+    }
+
+    /// The same of what took effect on a signing key. Keys are kept by every node.
+    fn is_key_known(&self, effect: Moment) -> bool {
+        match self.world.plan.shape {
+            Shape::StoreRead | Shape::Cached => effect.at + MAX_STALENESS <= self.call.begin.at,
             Shape::Embedded => false,
         }
     }
 
     fn judge_ended(&mut self, sid: Sid, track: &Track) {
-        let Call { node, life, begin } = self.call;
         if let Some((ended, reason)) = track.ended
             && self.is_known(ended)
         {
             let text = format!("accepted though it ended at {ended:?} ({})", reason.as_str());
             self.violate(REVOKED_IS_REFUSED, sid, text);
         }
-        if let Some((told, when)) = track.told.get(&node)
-            && *when == life
-            && *told < begin
-        {
-            let text = format!("node {node} accepts it, and had said at {told:?} that it ended");
+        if self.was_told(&track.told) {
+            let (node, told) = (self.call.node, &track.told);
+            let text = format!("node {node} accepts it, and had said that it ended: {told:?}");
             self.violate(REVOKED_IS_REFUSED, sid, text);
         }
+    }
+
+    /// Whether the node that served this call had said so before it began.
+    fn was_told(&self, told: &BTreeMap<usize, (Moment, u32)>) -> bool {
+        let Call { node, life, begin } = self.call;
+        told.get(&node).is_some_and(|(told, when)| *when == life && *told < begin)
     }
 
     /// A "no": the session must be over, or the credential must.
@@ -358,11 +378,15 @@ impl Judge<'_> {
         mut self,
         sid: Sid,
         refusal: &Refusal,
-        access_until: Option<Millis>,
+        probe: Option<&Probe>,
         due: Option<Timestamp>,
     ) {
+        let access = probe.filter(|probe| probe.access_until.is_some());
+        let access_until = access.and_then(|probe| probe.access_until);
         let Some(track) = self.book.tracks.get(&sid) else { return };
-        let rolled_back = self.book.went_back(sid);
+        let key_lost = self.book.part(Partition::ZERO).is_some_and(|p| p.rolled_back.is_some());
+        let rolled_back = self.book.went_back(sid) || (access.is_some() && key_lost);
+        let revoked = access.is_some_and(|probe| self.book.revocation_of(&probe.text).is_some());
         let session = self.book.session(sid);
         let latest = START.plus(millis(self.end.at + SKEW_MAX));
         let idle = self.world.is_expired(session, self.end) || due.is_none_or(|due| latest >= due);
@@ -373,7 +397,7 @@ impl Judge<'_> {
             Refusal::SessionEnded(_) | Refusal::TokenInvalid | Refusal::TokenExpired
         );
         let denied = access_until.is_some() && self.book.denied_of.contains(&sid);
-        let right = rolled_back || track.ended.is_some() || idle || token_over || denied;
+        let right = rolled_back || track.ended.is_some() || idle || token_over || denied || revoked;
         if !(right && speaks_of_end) {
             let text = format!("a credential that counts is refused: {refusal:?}");
             self.violate(UNKNOWN_IS_NEITHER, sid, text);
@@ -396,6 +420,10 @@ impl Judge<'_> {
         }
         if track.ended_before(self.call.begin) {
             self.violate(REVOKED_IS_REFUSED, sid, "a session that had ended was refreshed");
+        }
+        if self.was_told(&track.told) {
+            let text = "a node refreshed a session that it had said to have ended";
+            self.violate(REVOKED_IS_REFUSED, sid, text);
         }
         if track.rolled_back || self.book.went_back(sid) {
             return;

@@ -244,7 +244,8 @@ impl World {
             self.handle.sleep(trip.back).await;
             Some(answer)
         };
-        match self.handle.within(PATIENCE, answer).await {
+        let patience = trip.gone_after.unwrap_or(PATIENCE);
+        match self.handle.within(patience, answer).await {
             Some(Some(_)) if trip.lost_answer => {
                 self.fault("answer lost");
                 self.pause(0, PATIENCE / 2).await;
@@ -257,8 +258,11 @@ impl World {
                 None
             }
             None => {
-                self.fault("client gave up");
-                if trip.dropped {
+                let is_gone = trip.gone_after.is_some();
+                self.fault(if is_gone { "client went away" } else { "client gave up" });
+                if is_gone {
+                    self.handle.cancel(task);
+                } else if trip.dropped {
                     self.fault("request dropped");
                     self.handle.cancel(task);
                 }
@@ -272,12 +276,15 @@ impl World {
         let trip = self.handle.draw(|rng| {
             let (slow_there, slow_back) =
                 (rng.chance(odds.slow_network), rng.chance(odds.slow_network));
+            let there = if slow_there { rng.below(3_500) } else { rng.below(30) };
             Trip {
-                there: if slow_there { rng.below(3_500) } else { rng.below(30) },
+                there,
                 back: if slow_back { rng.below(3_500) } else { rng.below(30) },
                 lost_request: rng.chance(odds.lost_request),
                 lost_answer: rng.chance(odds.lost_answer),
                 dropped: rng.chance(odds.dropped),
+                // An answer takes some ten milliseconds.
+                gone_after: rng.chance(odds.gone).then(|| there + rng.below(25)),
             }
         });
         if trip.there + trip.back > 100 {
@@ -363,7 +370,10 @@ impl World {
         let last_words = failover.back.min(LAST_WORDS);
         self.handle.sleep(failover.back - last_words).await;
         if declared && let Some(held) = self.any_held_in(partition) {
-            let (world, ending) = (Arc::clone(&self), Ending::Session(held.sid));
+            let ends_all = self.handle.draw(|rng| rng.chance(300));
+            let one = Ending::Session(held.sid);
+            let (world, ending) =
+                (Arc::clone(&self), if ends_all { Ending::Everything } else { one });
             self.handle.spawn(Owner::World, async move { clients::end(&world, ending).await });
         }
         self.handle.sleep(last_words).await;
@@ -394,6 +404,7 @@ struct Trip {
     lost_request: bool,
     lost_answer: bool,
     dropped: bool,
+    gone_after: Option<Millis>,
 }
 
 /// What a node does by itself.

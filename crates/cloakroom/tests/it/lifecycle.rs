@@ -350,7 +350,7 @@ async fn e12_the_gateways_assertion_is_no_credential_here() {
     let world = World::new().await;
     let opened = world.open(Delivery::Cookie).await;
     let verified = world.verify(&opened).await.expect("live");
-    let assertion = world.authority.assertion(&verified).expect("an assertion");
+    let assertion = world.authority.assertion(&verified).await.expect("an assertion");
     let used = world.authority.verify(Credential::Access(assertion.expose())).await;
     assert_eq!(refusal(used), Refusal::TokenWrongType);
 }
@@ -361,7 +361,7 @@ async fn i13_an_assertion_is_handed_out_again_until_claims_change() {
     let opened = world.open(Delivery::Cookie).await;
     let assertion = async || {
         let verified = world.verify(&opened).await.expect("live");
-        world.authority.assertion(&verified).expect("an assertion").expose().clone()
+        world.authority.assertion(&verified).await.expect("an assertion").expose().clone()
     };
     let first = assertion().await;
     assert_eq!(first, assertion().await);

@@ -120,7 +120,7 @@ async fn b5_no_token_outlives_its_session() {
         assert!(claims_of(&world, &refreshed).await.expires_at <= refreshed.session.expires_at);
     }
     let verified = world.verify(&cookie).await.expect("live");
-    let assertion = world.authority.assertion(&verified).expect("an assertion");
+    let assertion = world.authority.assertion(&verified).await.expect("an assertion");
     let exp = expiry_of(assertion.expose());
     assert!(exp <= cookie.session.expires_at.as_secs(), "{exp}");
     assert!(exp > world.authority.now().as_secs(), "the control");

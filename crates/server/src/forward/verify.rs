@@ -99,7 +99,7 @@ async fn decide(
     let admission = verified.meters().admit_verify(&quota, now);
     note(asked, RateNote { name: "verify", admission })?;
     verified.user()?;
-    let assertion = site.authority.assertion(&verified)?;
+    let assertion = site.authority.assertion(&verified).await?;
     let make = || site.identities.make(&verified, assertion.expose());
     // Nobody else keeps anything with an assertion; were it so, the headers are made anew.
     let made;
