@@ -17,8 +17,13 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from hypothesis import HealthCheck, settings
 
 from cloakroom_flask import Cloakroom
+
+# How long an example takes is the machine's business.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 40.0
@@ -51,11 +56,11 @@ def wait_until(check: Callable[[], Any], what: str, seconds: float = PATIENCE) -
 class Server:
     """A running authority, which can be stopped and started again."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, **configured: str) -> None:
         self.folder = tempfile.mkdtemp(prefix="cloakroom-flask-")
         self.public, self.admin = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.admin}"
-        self._settings = settings
+        self._settings = configured
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
         self.root_key = Path(self.folder, "root-api.key").read_text().strip()

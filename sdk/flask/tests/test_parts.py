@@ -16,6 +16,7 @@ from cloakroom_flask._feed import parse
 from cloakroom_flask._guards import has_claims
 from cloakroom_flask._rate import Limiter, network_of
 from cloakroom_flask._revocations import Listener, Revocations
+from cloakroom_flask._views import Known, Views
 
 SIDS = st.sampled_from(["s1", "s2", "s3"])
 SUBJECTS = st.sampled_from(["ada", "grace"])
@@ -274,3 +275,45 @@ def test_a_cache_keeps_what_was_used_last() -> None:
     cache.get("a")
     cache.put("c", 3)
     assert (cache.get("a"), cache.get("b"), cache.get("c"), len(cache)) == (1, None, 3, 2)
+
+
+def known(sid: str, subject: str | None) -> Known:
+    view: Any = {"id": sid, "subject": subject}
+    return Known(view, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+DIGESTS = st.sampled_from([f"d{number}" for number in range(6)])
+STEPS = st.one_of(
+    st.tuples(st.just("put"), DIGESTS, SIDS, st.none() | SUBJECTS),
+    st.tuples(st.just("get"), DIGESTS),
+    st.tuples(st.just("session"), SIDS),
+    st.tuples(st.just("subject"), SUBJECTS),
+    st.tuples(st.just("clear")),
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_e6_what_the_feed_tells_reaches_every_view_that_is_kept(steps: list[Any]) -> None:
+    views = Views(3)
+    kept: dict[str, tuple[str, str | None]] = {}
+    for step, *rest in steps:
+        if step == "put":
+            digest, sid, subject = rest
+            views.put(digest, known(sid, subject))
+            kept[digest] = (sid, subject)
+        elif step == "get":
+            views.get(rest[0])
+        elif step == "session":
+            views.drop_session(rest[0])
+            kept = {d: one for d, one in kept.items() if one[0] != rest[0]}
+        elif step == "subject":
+            views.drop_subject(rest[0])
+            kept = {d: one for d, one in kept.items() if one[1] != rest[0]}
+        else:
+            views.clear()
+            kept = {}
+        assert len(views) <= 3
+        for digest in [f"d{number}" for number in range(6)]:
+            found = views._known.get(digest)
+            assert found is None or (found.view["id"], found.view["subject"]) == kept.get(digest)
+        assert all(views._of_session.values()) and all(views._of_subject.values())

@@ -20,6 +20,7 @@ from ._feed import Feed, api_key_refused, refusal_of_key
 from ._http import Transport, segment
 from ._revocations import Listener, instant
 from ._tokens import AccessClaims, TokenVerifier
+from ._views import Known, SessionView, Views
 from ._wire import Reply
 
 _CACHED_MAX = 10_000
@@ -39,24 +40,6 @@ _KEPT_SECONDS = 86_400.0
 _EVERYTHING = "*"
 #: After so many heartbeats all that happened before has been told.
 _SETTLING_BEATS = 3
-
-
-class SessionView(TypedDict):
-    """A session as the authority shows it to holders of an API key."""
-
-    id: str
-    subject: str | None
-    created_at: str
-    last_seen_at: str
-    auth_time: str
-    idle_expires_at: str
-    expires_at: str
-    amr: list[str]
-    acr: str
-    delivery: str
-    claims: dict[str, Any]
-    client: dict[str, str | None]
-    csrf_key: str
 
 
 class Opened(TypedDict, total=False):
@@ -80,20 +63,6 @@ class Data(TypedDict):
 
 #: Makes the wished-for data of what is there; for changes that a merge patch can't tell.
 Apply = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-@dataclass
-class Known:
-    """A live session, as this process knows it."""
-
-    view: SessionView
-    fetched_at: float
-    idle_until: float
-    idle_span: float
-    ends_at: float
-    touched_at: float
-    #: Whether its cookie outlives the browser; ``None``: its data wasn't read yet.
-    permanent: bool | None = None
 
 
 class Authority(Protocol):
@@ -185,9 +154,7 @@ class RemoteAuthority(Listener):
 
     def _reset_cache(self) -> None:
         self._lock = threading.Lock()
-        self._views: Bounded[str, Known] = Bounded(_CACHED_MAX)
-        self._digests: Bounded[str, set[str]] = Bounded(_CACHED_MAX)
-        self._subjects: Bounded[str, set[str]] = Bounded(_CACHED_MAX)
+        self._views = Views(_CACHED_MAX)
         self._dead: Bounded[str, str | None] = Bounded(_CACHED_MAX)
         self._flights: set[_Flight] = set()
         self._touched: set[str] = set()
@@ -350,28 +317,26 @@ class RemoteAuthority(Listener):
             self._slid(sid, at)
 
     def session(self, sid: str) -> None:
-        with self._lock:
-            for flight in self._flights:
-                flight.heard.add(sid)
-            for digest in self._digests.pop(sid) or ():
-                self._views.pop(digest)
+        self._heard(sid)
+        self._views.drop_session(sid)
 
     def subject(self, subject: str) -> None:
-        with self._lock:
-            for flight in self._flights:
-                flight.heard.add(f"subject {subject}")
-            for digest in self._subjects.pop(subject) or ():
-                self._views.pop(digest)
+        self._heard(f"subject {subject}")
+        self._views.drop_subject(subject)
 
     def key(self, kid: str, state: str) -> None:
         self.tokens.key_changed(kid, state)
 
     def everything(self) -> None:
+        self._heard(_EVERYTHING)
+        self._views.clear()
+
+    def _heard(self, name: str) -> None:
+        # Before anything is dropped: what a flight brings now is kept, and dropped after this;
+        # or it isn't kept.
         with self._lock:
             for flight in self._flights:
-                flight.heard.add(_EVERYTHING)
-            for cache in (self._views, self._digests, self._subjects):
-                cache.clear()
+                flight.heard.add(name)
 
     def _on_beat(self) -> None:
         for subject, beats in list(self._unsettled.items()):
@@ -421,9 +386,6 @@ class RemoteAuthority(Listener):
         )
         if store:
             self._views.put(digest, known)
-            _index(self._digests, view["id"], digest)
-            if view["subject"] is not None:
-                _index(self._subjects, view["subject"], digest)
         return known
 
     def _verify(self, token: str) -> SessionView:
@@ -438,10 +400,8 @@ class RemoteAuthority(Listener):
             self.note_use(known.view["id"])
 
     def _slid(self, sid: str, at: float) -> None:
-        with self._lock:
-            for digest in self._digests.get(sid) or ():
-                if (known := self._views.get(digest)) is not None:
-                    known.idle_until = max(known.idle_until, at + known.idle_span)
+        for known in self._views.of_session(sid):
+            known.idle_until = max(known.idle_until, at + known.idle_span)
 
     def _about_session(self, method: str, path: str, body: Any = None, **rest: Any) -> Reply:
         """Asks; a 401 that is about our own API key must not sign a user out."""
@@ -472,14 +432,6 @@ def _is_current(known: Known) -> bool:
     now = time.time()
     in_time = now < known.idle_until and now < known.ends_at
     return in_time and time.monotonic() - known.fetched_at < _VIEW_SECONDS
-
-
-def _index(index: Bounded[str, set[str]], key: str, digest: str) -> None:
-    found = index.get(key)
-    if found is None:
-        index.put(key, {digest})
-    else:
-        found.add(digest)
 
 
 def _data_of(reply: Reply) -> Data:

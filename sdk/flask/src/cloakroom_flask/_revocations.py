@@ -138,15 +138,18 @@ class Revocations:
 
     def forget(self, now: float) -> None:
         """Drops what nothing genuine can meet any more."""
+        # Other threads note endings meanwhile: each list is made in one go.
         self._now = now
         old = now - _TOKEN_LIFE_MAX
-        for subject in [s for s, raised in self._subjects.items() if 0 < raised.heard_at < old]:
+        for subject in [
+            s for s, raised in list(self._subjects.items()) if 0 < raised.heard_at < old
+        ]:
             del self._subjects[subject]
-        for sid in [sid for sid, at in self._stepped_up.items() if at < old]:
+        for sid in [sid for sid, at in list(self._stepped_up.items()) if at < old]:
             del self._stepped_up[sid]
-        for sid in [sid for sid, (_, until) in self._ended.items() if until <= now]:
+        for sid in [sid for sid, (_, until) in list(self._ended.items()) if until <= now]:
             del self._ended[sid]
-        for jti in [jti for jti, until in self._tokens.items() if until <= now]:
+        for jti in [jti for jti, until in list(self._tokens.items()) if until <= now]:
             del self._tokens[jti]
 
     def _session(self, entry: Mapping[str, Any]) -> None:

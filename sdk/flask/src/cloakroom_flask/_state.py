@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from flask import Request, Response
 
 from . import _errors
-from ._authority import Authority, Data, Known, Opened, SessionView
+from ._authority import Authority, Data, Opened
 from ._errors import CloakroomError, Refused, Unavailable
 from ._revocations import instant
 from ._session import CSRF_MARK
 from ._tokens import AccessClaims, own_claims
+from ._views import Known, SessionView
 
 if TYPE_CHECKING:
     from ._session import CloakroomSession

@@ -22,8 +22,10 @@ from itsdangerous import BadSignature, Signer
 from . import _errors
 from ._authority import Authority
 from ._data import encode
-from ._extension import OldRequest, cookie_of
+from ._extension import Legacy, OldRequest, cookie_of
 from ._state import Auth
+
+__all__ = ["FlaskSessionRedis", "HmacTokens", "Legacy", "OldRequest", "SignedCookie", "user_id"]
 
 #: An old credential is still taken for so long after it was retired, in seconds: for requests
 #: that were on their way together with the first.

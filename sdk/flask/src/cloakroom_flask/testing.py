@@ -20,12 +20,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from . import _errors
-from ._authority import Apply, Data, Known, Opened, SessionView
+from ._authority import Apply, Data, Opened
 from ._csrf import make_token
 from ._data import encode
 from ._errors import Refused
 from ._revocations import instant
 from ._tokens import AccessClaims, own_claims
+from ._views import Known, SessionView
 
 _LIFETIME = 7 * 86400
 _ACCESS_SECONDS = 900
