@@ -105,6 +105,7 @@ export class Authority {
   readonly #subjects = new Bounded<string, Set<string>>(CACHED_MAX);
   readonly #dead = new Bounded<string, string>(CACHED_MAX);
   readonly #flights = new Map<string, Flight>();
+  readonly #noted = new Bounded<string, number>(CACHED_MAX);
   readonly #touched = new Set<string>();
   #toucher: NodeJS.Timeout | undefined;
   #started: Promise<void>;
@@ -262,6 +263,14 @@ export class Authority {
 
   /** Notes a use of a session that no lookup saw. */
   noteUse(sid: string): void {
+    this.#noteUse(sid);
+  }
+
+  /** Notes a use of a session by an access token, which was verified without asking. */
+  noteAccess(sid: string): void {
+    const now = Date.now();
+    if (now - (this.#noted.get(sid) ?? 0) < TOUCH_SLACK_MAX) return;
+    this.#noted.set(sid, now);
     this.#noteUse(sid);
   }
 
@@ -499,7 +508,8 @@ const REFRESH_REFUSALS: Record<string, string> = {
   'the session has ended': 'session_ended',
 };
 
-function refreshRefusal(reply: Reply): CloakroomError {
+/** Why a refresh was refused. */
+export function refreshRefusal(reply: Reply): CloakroomError {
   const { error, error_description: detail } = reply.json ?? {};
   if (error !== 'invalid_grant') return problemOf(reply);
   const code = REFRESH_REFUSALS[detail] ?? 'token_invalid';

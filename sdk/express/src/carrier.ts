@@ -102,6 +102,8 @@ export class Carrier {
 
   /** A CSRF token of the session, which is opened if there is none yet. */
   async csrfToken(): Promise<string> {
+    // A request by bearer token needs none; the same page may be asked for both ways.
+    if (this.auth?.via === 'bearer') return '';
     if (this.#view === undefined) await this.#queued(() => this.#open(dataOf(this.#session)));
     return makeCsrfToken(this.#view?.csrf_key ?? '');
   }
@@ -246,6 +248,7 @@ export class Carrier {
     maxAge: number | undefined,
     label?: string,
   ): Promise<Opened> {
+    if (this.res.headersSent) throw new TypeError('a cookie can no longer be set: the answer has begun');
     const former = this.#token ?? this.#former?.token;
     const formerSid = this.#token === undefined ? this.#former?.sid : this.sid;
     const body = { ...grant, delivery: 'cookie', client: this.#client(label) };

@@ -21,15 +21,17 @@ export class SessionCookieJar {
   find(header: string | undefined, secure: boolean): FoundCookie {
     if (header === undefined) return 'none';
     const names = this.#name ? [this.#name] : secure ? NAMES.slice(0, 2) : NAMES;
+    // Beside `$Version` some parsers read quotes and commas in another way (RFC 2965).
+    const isDialect = /(?:^|;)\s*\$version\s*=/i.test(header);
     const found = new Set<string>();
     let count = 0;
     for (const pair of header.split(';')) {
       const equals = pair.indexOf('=');
       if (equals < 0 || !names.includes(pair.slice(0, equals).trim())) continue;
-      found.add(pair.slice(equals + 1).trim().replace(/^"(.*)"$/, '$1'));
+      found.add(pair.slice(equals + 1).trim());
       count += 1;
     }
-    if (count > 1) return 'several';
+    if (count > 1 || (count === 1 && isDialect)) return 'several';
     const [token] = found;
     // Another application's cookie of the same name is nobody's session here.
     return token?.startsWith('cks_') ? { token } : 'none';
@@ -72,4 +74,6 @@ function put(res: ServerResponse, name: string, line: string): void {
     (one) => !one.startsWith(`${name}=`),
   );
   res.setHeader('Set-Cookie', [...lines, line]);
+  // No cache may hand one visitor's cookie to another.
+  if (res.getHeader('Cache-Control') === undefined) res.setHeader('Cache-Control', 'no-store');
 }

@@ -6,7 +6,11 @@ const TAG_BYTES = 32;
 
 /** A CSRF token of the session with this key: `base64url(r ‖ HMAC-SHA-256(csrf_key, r))`. */
 export function makeCsrfToken(csrfKey: string): string {
-  const random = randomBytes(RANDOM_BYTES);
+  return tokenWith(csrfKey, randomBytes(RANDOM_BYTES));
+}
+
+/** The token with these 16 random bytes. */
+export function tokenWith(csrfKey: string, random: Buffer): string {
   return Buffer.concat([random, tag(csrfKey, random)]).toString('base64url');
 }
 

@@ -6,6 +6,7 @@ import { problemOf, type Logger, type Transport } from './transport.js';
 interface Raised {
   epoch: number;
   except: string | undefined;
+  heardAt: number;
 }
 
 /** A connection without a word for this long is dead: the authority speaks every 500 ms. */
@@ -16,6 +17,8 @@ const RETRY_MAX = 5_000;
 const MISSES_TOLD = 3;
 /** Clocks further apart than this are told once. */
 const CLOCK_WARNING = 2_000;
+/** No access token lives longer than this, so nothing older says anything of one. */
+const KEPT_MAX = 24 * 3600 * 1000;
 /** Tokens issued up to this long after an `all` are over too, in milliseconds. */
 const ALL_MARGIN = 5_000;
 
@@ -40,7 +43,7 @@ export class Feed {
   readonly #logger: Logger;
   readonly #listener: FeedListener;
   readonly #ended = new Map<string, { reason: string; until: number }>();
-  readonly #steppedUp = new Map<string, number>();
+  readonly #steppedUp = new Map<string, { authTime: number; heardAt: number }>();
   readonly #subjects = new Map<string, Raised>();
   readonly #tokens = new Map<string, number>();
   readonly #keys = new Map<string, string>();
@@ -102,7 +105,8 @@ export class Feed {
   /** Notes an ending that this process has made itself, before the feed tells it. */
   noteEnd(sid: string, reason: string): void {
     if (!this.#ended.has(sid)) {
-      this.#ended.set(sid, { reason, until: Date.now() + 24 * 3600 * 1000 });
+      // The feed tells how long it has to be remembered, in a moment.
+      this.#ended.set(sid, { reason, until: Date.now() + 3600 * 1000 });
     }
     this.told += 1;
     this.#listener.session(sid);
@@ -130,7 +134,7 @@ export class Feed {
     }
     if (this.#all > 0 && iat * 1000 <= this.#all + ALL_MARGIN) return { ended: 'ended_by_operator' };
     const steppedUp = this.#steppedUp.get(sid);
-    if (steppedUp !== undefined && auth_time < Math.floor(steppedUp / 1000)) return 'token_invalid';
+    if (steppedUp && auth_time < Math.floor(steppedUp.authTime / 1000)) return 'token_invalid';
     return undefined;
   }
 
@@ -267,10 +271,13 @@ export class Feed {
 
   #session(entry: { sid: string; reason?: string; until?: string; auth_time?: string }): void {
     if (entry.until !== undefined) {
+      // Deleted first, so that the map stays in the order of arrival.
+      this.#ended.delete(entry.sid);
       this.#ended.set(entry.sid, { reason: entry.reason ?? '', until: Date.parse(entry.until) });
       this.#steppedUp.delete(entry.sid);
     } else if (entry.auth_time !== undefined) {
-      this.#steppedUp.set(entry.sid, Date.parse(entry.auth_time));
+      this.#steppedUp.delete(entry.sid);
+      this.#steppedUp.set(entry.sid, { authTime: Date.parse(entry.auth_time), heardAt: Date.now() });
     }
     this.#listener.session(entry.sid);
   }
@@ -278,7 +285,9 @@ export class Feed {
   #subject(entry: { subject: string; epoch: number; except?: string }): void {
     const known = this.#subjects.get(entry.subject);
     if (!known || known.epoch < entry.epoch) {
-      this.#subjects.set(entry.subject, { epoch: entry.epoch, except: entry.except });
+      const { subject, epoch, except } = entry;
+      this.#subjects.delete(subject);
+      this.#subjects.set(subject, { epoch, except, heardAt: Date.now() });
     }
     this.#listener.subject(entry.subject);
   }
@@ -309,14 +318,18 @@ export class Feed {
   #forget(): void {
     const now = Date.now();
     // In order of arrival, which is nearly that of `until`: the front tells enough.
-    for (const [sid, { until }] of this.#ended) {
-      if (until > now) break;
-      this.#ended.delete(sid);
-    }
-    for (const [jti, until] of this.#tokens) {
-      if (until > now) break;
-      this.#tokens.delete(jti);
-    }
+    drop(this.#ended, ({ until }) => until <= now);
+    drop(this.#tokens, (until) => until <= now);
+    drop(this.#steppedUp, ({ heardAt }) => heardAt + KEPT_MAX <= now);
+    drop(this.#subjects, ({ heardAt }) => heardAt + KEPT_MAX <= now);
+  }
+}
+
+/** Removes from the front, where the oldest are. */
+function drop<V>(map: Map<string, V>, isOver: (value: V) => boolean): void {
+  for (const [key, value] of map) {
+    if (!isOver(value)) return;
+    map.delete(key);
   }
 }
 

@@ -96,13 +96,14 @@ export interface RateLimitOptions {
   name?: string;
 }
 
-/** Limits each session, or, before there is one, each network. Counted in this process. */
+/** Limits each signed-in session, and everybody else by network. Counted in this process. */
 export function rateLimit(options: RateLimitOptions = {}): Handler {
   const limiter = new Limiter(options.limit ?? 100, milliseconds(options.window ?? '15m'));
   const seconds = Math.round(limiter.window / 1000);
   return (req, res, next) => {
     attempt(next, () => {
-      const { sid } = carrierOf(req);
+      // A session that anybody can have is no measure: a fresh one would be a fresh quota.
+      const sid = carrierOf(req).auth?.sid;
       const key = options.key?.(req) ?? (sid === undefined ? `network ${networkOf(req.ip)}` : `session ${sid}`);
       const name = options.name ?? (sid === undefined ? 'network' : 'session');
       const { admitted, remaining, retryAfter } = limiter.admit(key, performance.now());

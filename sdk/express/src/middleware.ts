@@ -172,6 +172,7 @@ function backendOf(authority: Authority, legacy: Legacy | undefined): Backend {
 async function accessOf(authority: Authority, token: string): Promise<Omit<Auth, 'via'>> {
   const claims = authority.isFresh ? await authority.tokens.verify(token) : undefined;
   if (claims) {
+    authority.noteAccess(claims.sid);
     return {
       sid: claims.sid,
       subject: claims.sub,
@@ -193,8 +194,7 @@ async function identify(carrier: Carrier): Promise<void> {
   const cookie = carrier.shared.jar.find(req.headers.cookie, req.secure === true);
   try {
     if (bearer !== undefined) {
-      if (/^ck[srac]_/.test(bearer)) throw refusals.tokenWrongType();
-      if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(bearer)) throw refusals.tokenInvalid();
+      judgeBearer(bearer);
       carrier.adoptBearer(await carrier.shared.backend.access(bearer));
     } else if (typeof cookie === 'object') {
       carrier.adopt(cookie.token, await carrier.shared.backend.lookup(cookie.token));
@@ -203,6 +203,12 @@ async function identify(carrier: Carrier): Promise<void> {
     if (!(refusal instanceof CloakroomError) || refusal.status !== 401) throw refusal;
     carrier.refusal = refusal;
   }
+}
+
+/** Throws where a text can't be an access token, by its looks. */
+export function judgeBearer(text: string): void {
+  if (/^ck[sra]_/.test(text)) throw refusals.tokenWrongType();
+  if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(text)) throw refusals.tokenInvalid();
 }
 
 /** The token of `Authorization: Bearer`; a malformed one counts, as a bad one. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { CryptoKey, JWK, JWTPayload } from 'jose';
-import { refusals } from './errors.js';
+import { CloakroomError, refusals } from './errors.js';
 import type { Feed } from './feed.js';
 import { Bounded } from './lru.js';
 import type { Transport } from './transport.js';
@@ -14,6 +14,8 @@ const LEEWAY = 5;
 const ALGORITHMS = ['EdDSA', 'ES256', 'RS256'];
 /** Longer ones the authority never makes. */
 const TOKEN_BYTES_MAX = 8 * 1024;
+/** The audience of gateways' assertions about their users, which are no credentials of theirs. */
+const GATEWAYS = 'upstream';
 const CACHED_MAX = 10_000;
 /** An unknown `kid` makes us look for new keys at most this often, in milliseconds. */
 const REFETCH_MIN = 60_000;
@@ -87,8 +89,9 @@ export class TokenVerifier {
     }
     // A shared secret is the authority's and its one old backend's: those tokens are asked about.
     if (header.alg === 'HS256') return undefined;
-    if (!ALGORITHMS.includes(header.alg ?? '') || header.kid === undefined) throw refusals.tokenInvalid();
-    const found = await this.#key(header.kid);
+    const isOurs = header.kid !== undefined && header.typ !== undefined;
+    if (!isOurs || !ALGORITHMS.includes(header.alg ?? '')) throw refusals.tokenInvalid();
+    const found = await this.#key(header.kid ?? '');
     if (!found) throw refusals.tokenInvalid();
     try {
       const { payload } = await jose.jwtVerify(token, found.key as CryptoKey, {
@@ -99,9 +102,17 @@ export class TokenVerifier {
         clockTolerance: LEEWAY,
         requiredClaims: ['sub', 'sid', 'jti', 'exp', 'iat', 'nbf', 'auth_time', 'epoch'],
       });
-      return { claims: payload as AccessClaims, kid: header.kid };
+      if ((payload.iat ?? 0) > Date.now() / 1000 + LEEWAY) throw refusals.tokenInvalid();
+      if ([payload.aud].flat().includes(GATEWAYS)) throw refusals.tokenWrongType();
+      return { claims: payload as AccessClaims, kid: header.kid ?? '' };
     } catch (cause) {
+      if (cause instanceof CloakroomError) throw cause;
       if (cause instanceof jose.errors.JWTExpired) throw refusals.tokenExpired();
+      // Signed by the authority, but for another purpose.
+      if (cause instanceof jose.errors.JWTClaimValidationFailed) {
+        const isGateways = cause.claim === 'aud' && [cause.payload.aud].flat().includes(GATEWAYS);
+        if (cause.claim === 'typ' || isGateways) throw refusals.tokenWrongType();
+      }
       throw refusals.tokenInvalid(cause);
     }
   }

@@ -346,6 +346,25 @@ test('each session has its own limit', async () => {
   assert.equal((await two.get('/limited')).status, 200);
 });
 
+test('a fresh anonymous session is no fresh quota', async () => {
+  const statuses = [];
+  for (let at = 0; at < 4; at += 1) {
+    const visitor = browser(app);
+    await visitor.get('/csrf');
+    const answer = await visitor.get('/limited');
+    statuses.push(answer.status);
+    assert.match(answer.headers['ratelimit-policy'], /^"network";/);
+  }
+  assert.deepEqual(statuses, [200, 200, 429, 429]);
+});
+
+test('a request by bearer token is asked for no CSRF token and given none', async () => {
+  const { body } = await browser(app).post('/login', { body: { name: 'none', delivery: 'bearer' } });
+  const answer = await browser(app).get('/csrf', { headers: { authorization: `Bearer ${body.access_token}` } });
+  assert.deepEqual([answer.status, answer.body.token], [200, '']);
+  assert.equal(answer.headers['set-cookie'], undefined);
+});
+
 test('concurrent requests that change different keys lose nothing', async () => {
   const visitor = browser(app);
   await signIn(visitor, 'conc');

@@ -119,6 +119,7 @@ test('once the authority has named its cookie, no other counts', () => {
   ]);
   assert.equal(jar.find('session=cks_a', false), 'none');
   jar.clear(res, true);
+  assert.equal(headers.get('Cache-Control'), 'no-store');
   assert.equal(headers.get('Set-Cookie')[1], '__Host-session=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0');
 });
 
