@@ -15,7 +15,7 @@ from cloakroom_flask._data import Changes, decode, encode
 from cloakroom_flask._feed import parse
 from cloakroom_flask._guards import has_claims
 from cloakroom_flask._rate import Limiter, network_of
-from cloakroom_flask._revocations import Listener, Revocations
+from cloakroom_flask._revocations import Listener, Revocations, instant
 from cloakroom_flask._views import Known, Views
 
 SIDS = st.sampled_from(["s1", "s2", "s3"])
@@ -317,3 +317,20 @@ def test_e6_what_the_feed_tells_reaches_every_view_that_is_kept(steps: list[Any]
             found = views._known.get(digest)
             assert found is None or (found.view["id"], found.view["subject"]) == kept.get(digest)
         assert all(views._of_session.values()) and all(views._of_subject.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("2027-01-15T08:00:00Z", 1_800_000_000),
+        ("2027-01-15T08:00:00.5Z", 1_800_000_000.5),
+        ("2027-01-15T08:00:00.804Z", 1_800_000_000.804),
+        ("2027-01-15T08:00:00.123456789Z", 1_800_000_000.123456),
+        ("2027-01-15T09:00:00.25+01:00", 1_800_000_000.25),
+    ],
+)
+def test_times_are_rfc_3339(text: str, at: float) -> None:
+    assert instant(text) == pytest.approx(at, abs=1e-5)
+    for bad in (text[:-1], text[1:], "soon", ""):
+        with pytest.raises(ValueError, match="time"):
+            instant(bad)

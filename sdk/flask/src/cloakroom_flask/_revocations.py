@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 #: Tokens issued up to this long after an ``all`` are over too, in seconds.
 _ALL_MARGIN = 5.0
+_RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
 #: Longer than any access token lives, in seconds.
 _TOKEN_LIFE_MAX = 7 * 86400.0
 
 
 def instant(text: str) -> float:
     """An RFC 3339 time as seconds since 1970."""
-    # Python 3.10 doesn't know the Z.
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no time")
+    whole, fraction, offset = match.groups()
+    # Python 3.10 knows neither the Z nor any number of digits.
+    at = datetime.fromisoformat(whole + ("+00:00" if offset in "Zz" else offset))
+    return at.timestamp() + float(f"0.{fraction or 0}")
 
 
 class Against(NamedTuple):
