@@ -12,6 +12,7 @@ mod forward;
 pub mod http;
 pub mod metrics;
 pub mod node_files;
+pub mod openapi;
 pub mod problem;
 pub mod public;
 pub mod serve;

@@ -64,8 +64,12 @@ const HANDLE: &str = "/admin/v1/handles/{handle}";
 const USERS: &str = "/admin/v1/users";
 const USER: &str = "/admin/v1/users/{id}";
 
-/// Every endpoint below `/admin`.
-static ROUTES: [Endpoint; 41] = [
+/// The page of the OpenAPI document: for people, who have no key in their browser. It tells nothing
+/// of this node.
+const REFERENCE: &str = "/openapi";
+
+/// Every endpoint that needs a key.
+static ROUTES: [Endpoint; 42] = [
     at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
     at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
     at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
@@ -106,6 +110,7 @@ static ROUTES: [Endpoint; 41] = [
     at(Method::GET, REVOCATION_STREAM, SessionsRead, || get(revocations::stream)),
     at(Method::POST, "/admin/v1/sweep", Admin, || post(end_all::sweep)),
     at(Method::GET, "/metrics", Scope::Any, || get(crate::metrics::read)),
+    at(Method::GET, "/openapi.json", Scope::Any, || get(crate::openapi::read)),
     // What no endpoint has: only who holds a key learns that it isn't there.
     at(Method::OPTIONS, "/admin/{*rest}", Scope::Any, || any(nothing_here)),
 ];
@@ -121,6 +126,7 @@ pub fn routes(site: &Arc<Site>, standard: Router<Arc<Site>>) -> Router<Arc<Site>
     endpoints
         .layer(key)
         .merge(standard)
+        .route(REFERENCE, get(crate::openapi::read_page))
         .route("/{*rest}", any(nothing_here))
         .route("/", any(nothing_here))
         .layer(own)
@@ -129,7 +135,7 @@ pub fn routes(site: &Arc<Site>, standard: Router<Arc<Site>>) -> Router<Arc<Site>
 /// The templates of all routes of this listener.
 pub(crate) fn templates() -> Vec<String> {
     let own = ROUTES.iter().map(|endpoint| endpoint.path.to_owned());
-    own.chain(crate::public::standard_templates()).collect()
+    own.chain([REFERENCE.to_owned()]).chain(crate::public::standard_templates()).collect()
 }
 
 /// Method, path and scope of every endpoint, for tests and for whoever describes them.

@@ -30,7 +30,7 @@ pub use requests::{Connected, DoorMeter, Seen};
 pub use store::{Measured, StoreCalls};
 
 /// The content type of OpenMetrics 1.0.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The last steps of section 5 of the HTTP contract, which can fail.
 const CSRF_STEPS: [&str; 3] = ["2", "3", "4"];
 /// What limits requests.

@@ -17,7 +17,7 @@ mod view;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 pub use answer::{durability_name, with_durability};
 pub(crate) use gate::{Presented, prove, request_origin};
@@ -28,48 +28,41 @@ pub use view::{SessionView, rfc3339};
 use crate::config::Config;
 use crate::site::Site;
 
+/// A place and what answers there; the method is the handler's own.
+type Place = (&'static str, fn() -> MethodRouter<Arc<Site>>);
+
+/// Every endpoint below the base path, but for forward authentication, which is routed before them,
+/// and `register`, which is there only where it is enabled.
+static BELOW_BASE: [Place; 10] = [
+    ("/login", || post(login::login)),
+    ("/refresh", || post(refresh::refresh)),
+    ("/logout", || post(logout::logout)),
+    ("/logout/all", || post(logout::logout_all)),
+    ("/session", || get(sessions::current)),
+    ("/sessions", || get(sessions::list)),
+    ("/sessions/{sid}", || delete(sessions::end)),
+    ("/reauthenticate", || post(password::reauthenticate)),
+    ("/password", || post(password::change)),
+    ("/csrf-token", || get(csrf::token)),
+];
+const REGISTER: Place = ("/register", || post(register::register));
+const VERIFY: [&str; 2] = ["/verify", "/verify/{policy}"];
+
+fn below_base(config: &Config) -> impl Iterator<Item = Place> {
+    BELOW_BASE.into_iter().chain(config.registration.enabled.then_some(REGISTER))
+}
+
 /// The routes of the public listener, but for forward authentication, which is routed before them.
 pub fn routes(site: &Site) -> Router<Arc<Site>> {
     let base = site.config.server.base_path.as_str();
-    let at = |path: &str| format!("{base}{path}");
-    let router = Router::new()
-        .route(&at("/login"), post(login::login))
-        .route(&at("/refresh"), post(refresh::refresh))
-        .route(&at("/logout"), post(logout::logout))
-        .route(&at("/logout/all"), post(logout::logout_all))
-        .route(&at("/session"), get(sessions::current))
-        .route(&at("/sessions"), get(sessions::list))
-        .route(&at("/sessions/{sid}"), delete(sessions::end))
-        .route(&at("/reauthenticate"), post(password::reauthenticate))
-        .route(&at("/password"), post(password::change))
-        .route(&at("/csrf-token"), get(csrf::token))
-        .merge(standard_routes());
-    if site.config.registration.enabled {
-        router.route(&at("/register"), post(register::register))
-    } else {
-        router
-    }
+    below_base(&site.config).fold(standard_routes(), |router, (path, handler)| {
+        router.route(&format!("{base}{path}"), handler())
+    })
 }
 
-/// The templates of all routes of this listener, as [`routes`] has them, and forward
-/// authentication's.
+/// The templates of all routes of this listener, forward authentication's included.
 pub(crate) fn templates(config: &Config) -> Vec<String> {
-    const BELOW_BASE: [&str; 12] = [
-        "/login",
-        "/refresh",
-        "/logout",
-        "/logout/all",
-        "/session",
-        "/sessions",
-        "/sessions/{sid}",
-        "/reauthenticate",
-        "/password",
-        "/csrf-token",
-        "/verify",
-        "/verify/{policy}",
-    ];
     let base = config.server.base_path.as_str();
-    let register = config.registration.enabled.then_some("/register");
-    let own = BELOW_BASE.into_iter().chain(register).map(|path| format!("{base}{path}"));
-    own.chain(standard_templates()).collect()
+    let paths = below_base(config).map(|(path, _)| path).chain(VERIFY);
+    paths.map(|path| format!("{base}{path}")).chain(standard_templates()).collect()
 }

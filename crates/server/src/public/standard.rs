@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use cloakroom_core::limits::JWKS_CACHE;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
@@ -17,31 +17,25 @@ use crate::problem::{Code, Problem};
 use crate::site::Site;
 use crate::store_watch::DRIFT_MAX;
 
-/// The routes of section 7 of the HTTP contract.
+/// The endpoints of section 7 of the HTTP contract.
+static STANDARD: [(&str, fn() -> MethodRouter<Arc<Site>>); 7] = [
+    ("/.well-known/jwks.json", || get(jwks)),
+    ("/.well-known/oauth-authorization-server", || get(metadata)),
+    ("/oauth2/introspect", || post(oauth::introspect)),
+    ("/oauth2/revoke", || post(oauth::revoke)),
+    ("/oauth2/token", || post(oauth::token)),
+    ("/healthz", || get(healthz)),
+    ("/readyz", || get(readyz)),
+];
+
+/// Their routes.
 pub fn standard_routes() -> Router<Arc<Site>> {
-    Router::new()
-        .route("/.well-known/jwks.json", get(jwks))
-        .route("/.well-known/oauth-authorization-server", get(metadata))
-        .route("/oauth2/introspect", post(oauth::introspect))
-        .route("/oauth2/revoke", post(oauth::revoke))
-        .route("/oauth2/token", post(oauth::token))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+    STANDARD.iter().fold(Router::new(), |router, (path, handler)| router.route(path, handler()))
 }
 
 /// The templates of these routes.
 pub(crate) fn standard_templates() -> impl Iterator<Item = String> {
-    [
-        "/.well-known/jwks.json",
-        "/.well-known/oauth-authorization-server",
-        "/oauth2/introspect",
-        "/oauth2/revoke",
-        "/oauth2/token",
-        "/healthz",
-        "/readyz",
-    ]
-    .into_iter()
-    .map(str::to_owned)
+    STANDARD.iter().map(|(path, _)| (*path).to_owned())
 }
 
 /// The public keys (RFC 7517 section 5).

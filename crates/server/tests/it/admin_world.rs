@@ -7,6 +7,8 @@ use cloakroom_server::serve::{Running, start};
 use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Method, Request};
 
+use crate::contract::{self, Seen};
+
 /// A password that the rules take.
 pub const PASSWORD: &str = "plain sight umbrella";
 
@@ -115,8 +117,8 @@ impl AdminWorld {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> Reply {
-        let method = Method::from_bytes(method.as_bytes()).expect("a method");
-        let mut request = Request::builder().method(method).uri(url);
+        let verb = Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = Request::builder().method(verb).uri(url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -133,6 +135,19 @@ impl AdminWorld {
         };
         let mut answer = answer.expect("an answer");
         let text = answer.body_mut().read_to_string().expect("text");
+        let origin = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
+        let said = answer.headers().iter();
+        let said = said.map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+        let is_admin = url.starts_with(&self.admin);
+        Seen {
+            listener: Some(if is_admin { contract::ADMIN } else { contract::PUBLIC }),
+            method,
+            target: &url[origin..],
+            status: answer.status().as_u16(),
+            headers: said.collect(),
+            body: text.as_bytes(),
+        }
+        .judge();
         Reply {
             status: answer.status().as_u16(),
             headers: answer.headers().clone(),

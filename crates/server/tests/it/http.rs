@@ -7,6 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::contract::{Seen, listener_at};
+
 /// A request to be sent.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -166,10 +168,16 @@ impl Answer {
     }
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on a connection of its own; what is answered has to be in the OpenAPI document.
 pub async fn send(address: SocketAddr, ask: &Ask) -> Answer {
     let answer = send_raw(address, &ask.encode()).await;
-    parse(&answer).unwrap_or_else(|| panic!("no answer to {ask:?}"))
+    let answer = parse(&answer).unwrap_or_else(|| panic!("no answer to {ask:?}"));
+    let headers = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let (method, target) = (ask.method.as_str(), ask.target.as_str());
+    let (status, body) = (answer.status, answer.body.as_slice());
+    let listener = listener_at(address);
+    Seen { listener, method, target, status, headers: headers.collect(), body }.judge();
+    answer
 }
 
 /// Sends bytes and reads until the server closes.

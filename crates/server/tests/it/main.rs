@@ -10,6 +10,7 @@ mod cli_commands;
 mod cli_demo;
 mod cli_serve;
 mod cli_world;
+mod contract;
 mod conventions;
 mod cookies;
 mod csrf;
@@ -22,6 +23,7 @@ mod log_lines;
 mod logout;
 mod metrics;
 mod oauth;
+mod openapi;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod outage_table;

@@ -9,6 +9,7 @@ use cloakroom_server::serve::{Running, start};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::contract;
 use crate::http::{Answer, Ask, Browser, send};
 use crate::servers;
 
@@ -63,6 +64,8 @@ impl World {
         let running = start(config).await.unwrap_or_else(|error| panic!("{error}"));
         let public = running.public.socket().expect("a TCP listener");
         let admin = running.admin.socket().expect("a TCP listener");
+        contract::note(public, contract::PUBLIC);
+        contract::note(admin, contract::ADMIN);
         let root_key = std::fs::read_to_string(key_file).expect("the root key").trim().to_owned();
         Self { running: Some(running), public, admin, root_key, directory }
     }
