@@ -38,7 +38,7 @@ pub enum ConnectError {
     },
     /// The key is wrong.
     #[error(
-        "the Cloakroom server at {url} refuses the API key; make one by `cloakroom api-key create`"
+        "the Cloakroom server at {url} refuses the API key; make one by `cloakroom api-keys create`"
     )]
     ApiKey {
         /// Its address.

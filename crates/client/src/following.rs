@@ -34,7 +34,7 @@ pub(crate) async fn follow(inner: Weak<Inner>) {
             Err(error) if failing => tracing::debug!(%error, "still no revocations"),
             Err(error) => {
                 failing = true;
-                tracing::warn!(%error, "revocations can't be followed; every request is asked about");
+                tracing::warn!(%error, "no revocations; every request is asked about");
             }
         }
         tokio::time::sleep(pause).await;

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! tower-sessions mints the ids and sets the cookie, as always; the authority knows each by its
-//! hash. What it keeps to itself stays true: a session that was deleted, or ended by an operator, is
-//! over, and a slow request that saves it afterwards brings nothing back.
+//! hash. A session that was deleted, or ended by an operator, is over, and a slow request that
+//! saves it afterwards brings nothing back.
 //!
 //! One thing can't be helped from behind this interface: it saves a session whole, so of two
 //! requests that change one session at once the last one wins, different keys or not. The

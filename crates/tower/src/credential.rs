@@ -7,8 +7,8 @@ use cloakroom_core::csrf::{MethodClass, RequestOrigin};
 use cloakroom_core::given::{Given, Header};
 use cloakroom_core::limits::USER_AGENT_CHARS_MAX;
 use cloakroom_core::session::Client;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, REFERER, USER_AGENT};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, ORIGIN, REFERER};
 
 pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -77,9 +77,9 @@ pub(crate) fn session_cookie(headers: &HeaderMap, names: CookieNames) -> Given<&
 }
 
 /// The parts of a request that tell where it came from.
-pub fn request_origin<'a>(method: &Method, headers: &'a HeaderMap) -> RequestOrigin<'a> {
+pub fn request_origin(headers: &HeaderMap, method: MethodClass) -> RequestOrigin<'_> {
     RequestOrigin {
-        method: MethodClass::of(method.as_str()),
+        method,
         sec_fetch_site: header(headers, SEC_FETCH_SITE),
         origin: header(headers, ORIGIN),
         referer: header(headers, REFERER),
@@ -87,8 +87,8 @@ pub fn request_origin<'a>(method: &Method, headers: &'a HeaderMap) -> RequestOri
 }
 
 /// The client's agent, cleaned and bounded. Its address is the application's to know.
-pub(crate) fn client_of(headers: &HeaderMap) -> Client {
-    let agent = headers.get(USER_AGENT).map(|agent| {
+pub(crate) fn client_of(agent: Option<&HeaderValue>) -> Client {
+    let agent = agent.map(|agent| {
         let text = String::from_utf8_lossy(agent.as_bytes());
         text.chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS_MAX).collect::<String>()
     });

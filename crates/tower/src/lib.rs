@@ -29,8 +29,8 @@
 //! routes ([`require`]).
 //!
 //! The authority is whatever implements [`Guard`](core::guard::Guard): the crate `cloakroom` in
-//! this process, `cloakroom-client` over HTTP, [`testing`] in tests. No type here has a parameter
-//! for it.
+//! this process, `cloakroom-client` over HTTP, the module `testing` in tests. No type here has a
+//! parameter for it.
 
 mod credential;
 mod error;

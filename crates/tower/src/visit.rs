@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloakroom_core::cookie::CookieKind;
-use cloakroom_core::csrf::{CsrfRefusal, CsrfRules, NextStep, Origin, check_origin};
+use cloakroom_core::csrf::{CsrfRefusal, CsrfRules, MethodClass, NextStep, Origin, check_origin};
 use cloakroom_core::given::Given;
 use cloakroom_core::guard::{Fault, Pass, Presented, Stored, Via};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::return_to::{ReturnRules, ReturnTo};
 use cloakroom_core::session::{Client, Object};
 use cloakroom_core::types::Secret;
-use http::header::{ACCEPT, COOKIE, ORIGIN};
+use http::header::{ACCEPT, COOKIE, HeaderValue, ORIGIN, USER_AGENT};
 use http::{Method, Uri, request};
 use serde_json::Value;
 
@@ -58,7 +58,7 @@ struct Inside {
     wants_page: bool,
     is_browser: bool,
     provenance: Result<NextStep, CsrfRefusal>,
-    client: Client,
+    agent: Option<HeaderValue>,
     state: Mutex<State>,
 }
 
@@ -93,7 +93,7 @@ impl Visit {
             wants_page: wants_page(parts),
             is_browser: is_browser(&parts.headers),
             provenance: provenance(house, parts),
-            client: client_of(&parts.headers),
+            agent: parts.headers.get(USER_AGENT).cloned(),
             state: Mutex::new(state),
         }))
     }
@@ -103,7 +103,7 @@ impl Visit {
     }
 
     pub(crate) fn client(&self) -> Client {
-        self.0.client.clone()
+        client_of(self.0.agent.as_ref())
     }
 
     /// Held for moments only, never while somebody is awaited.
@@ -227,7 +227,8 @@ fn provenance(house: &House, parts: &request::Parts) -> Result<NextStep, CsrfRef
         return Ok(NextStep::Passed);
     };
     let rules = CsrfRules { own_origin, allowed_origins: &house.allowed_origins, mode };
-    check_origin(request_origin(&parts.method, &parts.headers), rules)
+    let method = MethodClass::of(parts.method.as_str());
+    check_origin(request_origin(&parts.headers, method), rules)
 }
 
 /// A client that sends no cookie, no `Origin` and no `Sec-Fetch-Site` is none.
@@ -239,8 +240,9 @@ fn is_browser(headers: &http::HeaderMap) -> bool {
 
 /// Whether this is a browser that goes to a page.
 fn wants_page(parts: &request::Parts) -> bool {
-    let accepts_html = |value: &http::HeaderValue| {
-        value.to_str().is_ok_and(|value| value.to_ascii_lowercase().contains("text/html"))
+    const HTML: &[u8] = b"text/html";
+    let accepts_html = |value: &HeaderValue| {
+        value.as_bytes().windows(HTML.len()).any(|part| part.eq_ignore_ascii_case(HTML))
     };
     matches!(parts.method, Method::GET | Method::HEAD)
         && parts.headers.get_all(ACCEPT).iter().any(accepts_html)

@@ -8,6 +8,7 @@ use std::io;
 use std::process::Command;
 use std::time::Instant;
 
+use crate::axum;
 use crate::dist;
 use crate::express;
 use crate::flask;
@@ -71,6 +72,7 @@ pub const STEPS: &[Step] = &[
         about: "the Express SDK, the browser helper and the Express example",
         run: express::step,
     },
+    Step { name: "axum", about: "the axum example, by the shared script", run: axum::step },
     Step { name: "interop", about: "tokens against jose and PyJWT", run: interop::step },
     Step { name: "flask", about: "the Flask SDK and its example", run: flask::step },
 ];

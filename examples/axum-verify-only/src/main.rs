@@ -1,7 +1,7 @@
 //! A service that opens no sessions and only verifies the access tokens of those who do.
 //!
-//! It needs a Cloakroom server: `CLOAKROOM_URL` (its admin listener) and `CLOAKROOM_API_KEY`. Tokens
-//! are verified here; a session that ends anywhere is refused here a moment later.
+//! It needs a Cloakroom server: `CLOAKROOM_URL` (its admin listener) and `CLOAKROOM_API_KEY`.
+//! Tokens are verified here; a session that ends anywhere is refused here a moment later.
 
 use axum::routing::get;
 use axum::{Json, Router};

@@ -152,7 +152,7 @@ fn what_was_revoked_is_refused_from_the_event_on() {
     for (event, data, verdict) in [
         (
             "session",
-            json!({"sid": sid(1).to_string(), "reason": "signed_out", "until": at(Timestamp::MAX)}),
+            json!({"sid": sid(1).to_string(), "reason": "signed_out", "until": at(START.plus(3600 * SECOND))}),
             refused(Refusal::SessionEnded(EndReason::SignedOut)),
         ),
         (
@@ -196,7 +196,7 @@ fn what_was_revoked_is_refused_from_the_event_on() {
 #[test]
 fn what_was_revoked_for_others_is_no_matter() {
     let mut world = World::new();
-    let until = at(Timestamp::MAX);
+    let until = at(START.plus(3600 * SECOND));
     world.tell(
         "session",
         json!({"sid": sid(2).to_string(), "reason": "signed_out", "until": until}),
@@ -286,7 +286,10 @@ fn an_authority_that_publishes_no_keys_is_asked() {
 fn a_view_that_was_read_before_a_change_counts_no_more() {
     let ada = subject("ada");
     for (event, data) in [
-        ("session", json!({"sid": sid(1).to_string(), "reason": "x", "until": at(Timestamp::MAX)})),
+        (
+            "session",
+            json!({"sid": sid(1).to_string(), "reason": "x", "until": at(START.plus(3600 * SECOND))}),
+        ),
         ("session", json!({"sid": sid(1).to_string(), "auth_time": at(START)})),
         ("subject", json!({"subject": "ada", "epoch": 4})),
         ("changed", json!({"sid": sid(1).to_string()})),

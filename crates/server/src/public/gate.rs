@@ -1,22 +1,24 @@
 //! The chain before a handler: credential, session, CSRF, limit, user.
+//!
+//! How a credential and a request's origin are read is the library's own way.
 
 use cloakroom::{Credential, Error, Verified, Via};
 use cloakroom_core::cookie::{CookieNames, OwnCookies};
 use cloakroom_core::csrf::{
-    CsrfRefusal, MethodClass, NextStep, RequestOrigin, check_origin, check_sign_in, check_token,
+    CsrfRefusal, MethodClass, NextStep, check_origin, check_sign_in, check_token,
 };
 use cloakroom_core::event::Actor;
 use cloakroom_core::given::{Given, Header};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::types::Sid;
+pub(crate) use cloakroom_tower::{Bearer, request_origin};
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, REFERER};
+use hyper::header::{COOKIE, HeaderName};
 
-use crate::http::{Ask, RateNote, header};
+use crate::http::{Ask, RateNote};
 use crate::problem::Problem;
 use crate::site::{Site, note};
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 
 /// What a request presents, before any of it is believed.
@@ -26,58 +28,6 @@ pub(crate) struct Presented<'a> {
     pub(crate) bearer: Bearer<'a>,
     /// Our cookies.
     pub(crate) cookies: OwnCookies<'a>,
-}
-
-/// The `Authorization` header, as far as it means us.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bearer<'a> {
-    /// None, or another scheme, which is the application's own business.
-    Absent,
-    /// A token.
-    Token(&'a str),
-    /// A bearer token that isn't one, or two headers. It counts, as a bad one: who sends it
-    /// doesn't mean to be known by a cookie.
-    Malformed,
-}
-
-impl std::fmt::Debug for Bearer<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Absent => "Absent",
-            Self::Token(_) => "Token(..)",
-            Self::Malformed => "Malformed",
-        })
-    }
-}
-
-impl<'a> Bearer<'a> {
-    /// Reads the header (RFC 6750 section 2.1). The scheme is taken in any case (RFC 9110 section
-    /// 11.1), parted from the token by one space.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let value = match header(headers, AUTHORIZATION) {
-            Header::Absent => return Self::Absent,
-            Header::Several => return Self::Malformed,
-            Header::One(value) => value,
-        };
-        let Some((scheme, rest)) = value.split_at_checked(SCHEME.len()) else {
-            return Self::Absent;
-        };
-        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first().is_some_and(is_token_byte) {
-            return Self::Absent;
-        }
-        let token = rest.strip_prefix(b" ").and_then(|token| str::from_utf8(token).ok());
-        match token {
-            Some(token) if !token.is_empty() => Self::Token(token),
-            Some(_) | None => Self::Malformed,
-        }
-    }
-}
-
-const SCHEME: &[u8] = b"Bearer";
-
-/// Whether a scheme's name goes on with this byte (RFC 9110 section 5.6.2).
-fn is_token_byte(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
 impl<'a> Presented<'a> {
@@ -227,16 +177,6 @@ pub(super) fn admit_session(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Prob
     note(ask.asked(), RateNote { name: "session", admission })
 }
 
-/// The parts of a request that tell where it came from.
-pub(crate) fn request_origin(headers: &HeaderMap, method: MethodClass) -> RequestOrigin<'_> {
-    RequestOrigin {
-        method,
-        sec_fetch_site: header(headers, SEC_FETCH_SITE),
-        origin: header(headers, ORIGIN),
-        referer: header(headers, REFERER),
-    }
-}
-
 /// Section 5 of the contract for a request that one of our cookies authenticates.
 pub(super) fn check_csrf(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
     match check_provenance(site, ask)? {
@@ -286,39 +226,4 @@ fn check_pre_token(site: &Site, ask: &Ask, cookie: Given<&str>) -> Result<(), Cs
 /// Who acts in a request of this session.
 pub(super) fn actor_of(verified: &Verified) -> Actor {
     Actor::User(verified.session.subject.clone())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bearer(values: &[&[u8]]) -> String {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            let value = hyper::header::HeaderValue::from_bytes(value).expect("a header value");
-            headers.append(AUTHORIZATION, value);
-        }
-        match Bearer::of(&headers) {
-            Bearer::Token(token) => token.to_owned(),
-            Bearer::Absent => "absent".to_owned(),
-            Bearer::Malformed => "malformed".to_owned(),
-        }
-    }
-
-    #[test]
-    fn d10_whatever_says_bearer_counts_as_one() {
-        assert_eq!(bearer(&[]), "absent");
-        assert_eq!(bearer(&[b"Bearer x"]), "x");
-        assert_eq!(bearer(&[b"bEARER x"]), "x");
-        for bad in [&b"Bearer"[..], b"Bearer ", b"Bearer\tx", b"Bearer,x", b"Bearer \xff"] {
-            assert_eq!(bearer(&[bad]), "malformed", "{bad:?}");
-        }
-        assert_eq!(bearer(&[b"Bearer x", b"Bearer x"]), "malformed");
-        assert_eq!(bearer(&[b"Basic x", b"Bearer x"]), "malformed");
-        for other in [&b"Basic x"[..], b"Bearers x", b"Bear", b"", b"DPoP Bearer"] {
-            assert_eq!(bearer(&[other]), "absent", "{other:?}");
-        }
-        // The second blank is part of the token, which no token of ours has.
-        assert_eq!(bearer(&[b"Bearer  x"]), " x");
-    }
 }

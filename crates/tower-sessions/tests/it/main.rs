@@ -1,5 +1,5 @@
-//! What tower-sessions expects of a store, and what it can't ask for. Every promise is checked of its
-//! own memory store too, so that none is ours alone.
+//! What tower-sessions expects of a store, and what it can't ask for. Every promise is checked of
+//! its own memory store too, so that none is ours alone.
 
 use std::sync::Arc;
 
