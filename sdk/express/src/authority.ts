@@ -56,13 +56,17 @@ export interface AuthorityOptions {
   logger: Logger;
 }
 
-/** A live session with its data, as one request sees it. */
-export interface Known {
-  view: SessionView;
-  /** The data as JSON text: each request reads its own copy. */
+/** A session's data. */
+export interface Stored {
+  /** As JSON text: each request reads its own copy. */
   data: string;
-  /** The data's entity tag, where it came with the session. */
+  /** Its entity tag. */
   version?: string | undefined;
+}
+
+/** A live session with its data, as one request sees it. */
+export interface Known extends Stored {
+  view: SessionView;
 }
 
 interface Cached extends Known {
@@ -144,14 +148,18 @@ export class Authority {
   }
 
   /** The live session of a session cookie. Throws its refusal, or that nobody knows. */
-  lookup(token: string): Promise<Known> {
+  async lookup(token: string, atLeast?: bigint): Promise<Known> {
     const digest = digestOf(token);
-    return this.#lookup(digest, () => this.#fetchByToken(digest, token));
+    const look = () => this.#lookup(digest, () => this.#fetchByToken(digest, token), atLeast);
+    const known = await look();
+    // A flight that others had begun may bring what was before the browser's last answer.
+    return isOlder(known, atLeast) ? look() : known;
   }
 
-  /** The live session under an id that another framework minted. */
-  lookupHandle(handle: string): Promise<Known> {
+  /** The live session under an id that another framework minted; `now`: not from memory. */
+  lookupHandle(handle: string, now = false): Promise<Known> {
     const key = `handle ${handle}`;
+    if (now) this.#views.delete(key);
     return this.#lookup(key, () => this.#fetchByHandle(key, handle));
   }
 
@@ -177,11 +185,11 @@ export class Authority {
     this.#views.delete(`handle ${handle}`);
   }
 
-  async #lookup(digest: string, fetch: () => Promise<Known>): Promise<Known> {
+  async #lookup(digest: string, fetch: () => Promise<Known>, atLeast?: bigint): Promise<Known> {
     const dead = this.#dead.get(digest);
     if (dead !== undefined) throw refusals.sessionEnded(dead);
     const cached = this.isFresh ? this.#views.get(digest) : undefined;
-    if (cached && this.#isCurrent(cached)) {
+    if (cached && this.#isCurrent(cached) && !isOlder(cached, atLeast)) {
       this.#note(cached);
       return cached;
     }
@@ -191,10 +199,11 @@ export class Authority {
     return this.#fly(digest, fetch);
   }
 
-  /** The data of a session that was verified by its access token. */
-  async data(sid: string): Promise<string> {
-    const { json } = await this.transport.ask({ method: 'GET', path: `/admin/v1/sessions/${sid}/data` });
-    return JSON.stringify(json);
+  /** The data of a session, as it is now. */
+  async data(sid: string): Promise<Stored> {
+    const path = `/admin/v1/sessions/${sid}/data`;
+    const { json, headers } = await this.transport.ask({ method: 'GET', path });
+    return { data: JSON.stringify(json), version: headers.etag };
   }
 
   /** Whose access token this is, by asking. */
@@ -229,15 +238,18 @@ export class Authority {
     return json.revoked;
   }
 
-  /** Changes a session's data; other keys that others change meanwhile are left alone. */
-  async change(sid: string, change: Change): Promise<void> {
+  /**
+   * Changes a session's data; other keys that others change meanwhile are left alone. Returns the
+   * version that it has then.
+   */
+  async change(sid: string, change: Change): Promise<string | undefined> {
     const path = `/admin/v1/sessions/${sid}/data`;
     try {
       if ('patch' in change) {
-        await this.transport.ask({ method: 'PATCH', path, body: change.patch });
-      } else {
-        await this.#changeByVersion(path, change.apply);
+        const reply = await this.transport.ask({ method: 'PATCH', path, body: change.patch });
+        return reply.headers.etag;
       }
+      return await this.#changeByVersion(path, change.apply);
     } catch (refusal) {
       throw await this.#ours(refusal);
     } finally {
@@ -332,7 +344,7 @@ export class Authority {
 
   async #fetchByToken(digest: string, token: string): Promise<Known> {
     const view = await this.#verify(digest, token);
-    return { view, data: await this.#dataOf(digest, view) };
+    return { view, ...(await this.#dataOf(digest, view)) };
   }
 
   async #fetchByHandle(digest: string, handle: string): Promise<Known> {
@@ -351,7 +363,7 @@ export class Authority {
     }
   }
 
-  async #dataOf(digest: string, view: SessionView): Promise<string> {
+  async #dataOf(digest: string, view: SessionView): Promise<Stored> {
     try {
       return await this.data(view.id);
     } catch (refusal) {
@@ -424,7 +436,7 @@ export class Authority {
     }
   }
 
-  async #changeByVersion(path: string, apply: (current: Data) => Data): Promise<void> {
+  async #changeByVersion(path: string, apply: (current: Data) => Data): Promise<string | undefined> {
     for (let attempt = 1; ; attempt += 1) {
       const read = await this.transport.ask({ method: 'GET', path });
       // Version zero: nothing was ever stored. There is no condition for that but to try.
@@ -432,8 +444,7 @@ export class Authority {
       const headers: Record<string, string> = version ? { 'if-match': version } : {};
       const body = apply(read.json);
       try {
-        await this.transport.ask({ method: 'PUT', path, body, headers });
-        return;
+        return (await this.transport.ask({ method: 'PUT', path, body, headers })).headers.etag;
       } catch (refusal) {
         const moved = refusal instanceof CloakroomError && refusal.status === 412;
         if (!moved || attempt >= ATTEMPTS) throw refusal;
@@ -487,6 +498,16 @@ function knownOf({ json, headers }: Reply): Known {
 /** Those who collided shouldn't again. */
 export function apart(attempt: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, Math.random() * 5 * attempt));
+}
+
+/** The number in an entity tag: of two versions of one session's data the later is greater. */
+export function versionOf(tag: string | undefined): bigint | undefined {
+  const match = /^"(\d{1,20})"$/.exec(tag ?? '');
+  return match ? BigInt(match[1] ?? 0) : undefined;
+}
+
+function isOlder({ version }: Stored, atLeast: bigint | undefined): boolean {
+  return atLeast !== undefined && (versionOf(version) ?? 0n) < atLeast;
 }
 
 function digestOf(token: string): string {

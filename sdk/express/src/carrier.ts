@@ -1,4 +1,4 @@
-import type { Known, Opened, SessionView } from './authority.js';
+import { versionOf, type Known, type Opened, type SessionView, type Stored } from './authority.js';
 import type { SessionCookieJar } from './cookies.js';
 import { makeCsrfToken } from './csrf.js';
 import { CloakroomError, refusals } from './errors.js';
@@ -22,13 +22,13 @@ export interface Auth {
 
 /** What the middleware needs of an authority; the one for tests keeps it all in memory. */
 export interface Backend {
-  lookup(token: string): Promise<Known>;
+  lookup(token: string, atLeast?: bigint): Promise<Known>;
   access(token: string): Promise<Omit<Auth, 'via'>>;
-  data(sid: string): Promise<string>;
+  data(sid: string): Promise<Stored>;
   open(body: Record<string, unknown>): Promise<Opened>;
   end(sid: string): Promise<void>;
   endAll(subject: string): Promise<number>;
-  change(sid: string, change: Change): Promise<void>;
+  change(sid: string, change: Change): Promise<string | undefined>;
   noteUse(sid: string): void;
   /** A session was replaced by another: nothing may be answered from memory of it any more. */
   noteReplaced(sid: string): void;
@@ -131,7 +131,7 @@ export class Carrier {
 
   async reload(session: Session): Promise<void> {
     if (this.sid === undefined) throw refusals.sessionEnded();
-    const data = await this.shared.backend.data(this.sid);
+    const { data } = await this.shared.backend.data(this.sid);
     this.#baseline = JSON.parse(data);
     fill(session, JSON.parse(data));
   }
@@ -213,8 +213,12 @@ export class Carrier {
     if (this.sid === undefined || this.#isAnothers(data)) return this.#open(data);
     const change = changeBetween(this.#baseline, data);
     if (change === undefined) return;
-    await this.shared.backend.change(this.sid, change);
+    const version = versionOf(await this.shared.backend.change(this.sid, change));
     this.#baseline = data;
+    // Another process may be asked next, and hear of this a moment later.
+    if (version !== undefined && this.#token !== undefined && !this.res.headersSent) {
+      this.shared.jar.setSeen(this.res, version, this.req.secure === true);
+    }
   }
 
   /** Whether the application's data says that this is somebody else's session from now on. */

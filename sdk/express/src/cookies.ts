@@ -5,6 +5,10 @@ export type FoundCookie = { token: string } | 'none' | 'several';
 
 const NAMES = ['__Host-session', '__Secure-session', 'session'];
 
+const SEEN = 'cloakroom-seen';
+/** Until then every process has heard of the change, or knows that it hears nothing. */
+const SEEN_SECONDS = 10;
+
 /** Finds, sets and clears the session cookie, as the authority is set up to name it. */
 export class SessionCookieJar {
   #name: string | undefined;
@@ -55,6 +59,18 @@ export class SessionCookieJar {
   clear(res: ServerResponse, secure: boolean): void {
     const name = this.#nameFor(secure);
     put(res, name, `${name}=;${this.#attributesOf(name)}; Max-Age=0`);
+  }
+
+  /** The version of the session's data that the browser has seen written. */
+  seen(header: string | undefined): bigint | undefined {
+    const match = new RegExp(`(?:^|;)\\s*${SEEN}=(\\d{1,20})\\s*(?:;|$)`).exec(header ?? '');
+    return match ? BigInt(match[1] ?? 0) : undefined;
+  }
+
+  /** Lets the next request tell it. Its process asks anew if what it has is older. */
+  setSeen(res: ServerResponse, version: bigint, secure: boolean): void {
+    const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${SEEN_SECONDS}${secure ? '; Secure' : ''}`;
+    put(res, SEEN, `${SEEN}=${version}; ${attributes}`);
   }
 
   #nameFor(secure: boolean): string {

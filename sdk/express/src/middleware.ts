@@ -156,7 +156,7 @@ async function exchange(legacy: Legacy | undefined, req: any, token: string): Pr
 
 function backendOf(authority: Authority, legacy: Legacy | undefined): Backend {
   return {
-    lookup: (token) => authority.lookup(token),
+    lookup: (token, atLeast) => authority.lookup(token, atLeast),
     access: async (token) => (await legacy?.access(token)) ?? accessOf(authority, token),
     data: (sid) => authority.data(sid),
     open: (body) => authority.open(body),
@@ -197,7 +197,7 @@ async function identify(carrier: Carrier): Promise<void> {
       judgeBearer(bearer);
       carrier.adoptBearer(await carrier.shared.backend.access(bearer));
     } else if (typeof cookie === 'object') {
-      carrier.adopt(cookie.token, await carrier.shared.backend.lookup(cookie.token));
+      carrier.adopt(cookie.token, await carrier.shared.backend.lookup(cookie.token, carrier.shared.jar.seen(req.headers.cookie)));
     }
   } catch (refusal) {
     if (!(refusal instanceof CloakroomError) || refusal.status !== 401) throw refusal;

@@ -151,7 +151,8 @@ export class CloakroomStore extends EventEmitter {
   /** The session under an id; it may never have been, or be over. */
   async #find(sid: string): Promise<Known | 'ended' | undefined> {
     try {
-      return await this.#authority.lookupHandle(this.#handle(sid));
+      // From memory another process's last answer might be missing: a store is asked each time.
+      return await this.#authority.lookupHandle(this.#handle(sid), true);
     } catch (refusal) {
       if (hasCode(refusal, 'session_ended')) return 'ended';
       if (hasCode(refusal, 'not_found')) return undefined;

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Known, Opened, SessionView } from './authority.js';
+import type { Known, Opened, SessionView, Stored } from './authority.js';
 import type { Backend } from './carrier.js';
 import { refusals } from './errors.js';
 import { middlewareOver, type CloakroomOptions, type Handler } from './middleware.js';
@@ -83,8 +83,8 @@ class Memory implements Backend {
     return { sid, subject, claims, authTime: new Date(auth_time), amr, acr };
   }
 
-  async data(sid: string): Promise<string> {
-    return JSON.stringify(this.#bySid(sid).data);
+  async data(sid: string): Promise<Stored> {
+    return { data: JSON.stringify(this.#bySid(sid).data) };
   }
 
   async open(body: Record<string, unknown>): Promise<Opened> {
@@ -117,7 +117,7 @@ class Memory implements Backend {
     return theirs.length;
   }
 
-  async change(sid: string, change: Change): Promise<void> {
+  async change(sid: string, change: Change): Promise<undefined> {
     const found = this.#bySid(sid);
     found.data = 'patch' in change ? merge(found.data, change.patch) : change.apply(found.data);
   }

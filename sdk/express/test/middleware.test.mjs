@@ -192,6 +192,22 @@ test('a sign-in grows too old for what needs a recent one', async () => {
   assert.deepEqual([answer.status, answer.body.code], [401, 'reauthentication_required']);
 });
 
+test('what one process has written is there at the next request to another', async () => {
+  const other = cloakroom({ url: authority.url, apiKey: authority.apiKey });
+  await other.ready();
+  const [here, there] = [browser(app), browser(application(other))];
+  await here.get('/set/at/0');
+  for (let at = 1; at <= 10; at += 1) {
+    there.jar.set('session', here.jar.get('session'));
+    await there.get('/data');
+    await here.get(`/set/at/${at}`);
+    for (const [name, value] of here.jar) there.jar.set(name, value);
+    assert.equal((await there.get('/data')).body.at, at);
+  }
+  assert.match(here.jar.get('cloakroom-seen'), /^\d+$/);
+  other.close();
+});
+
 test('d1 an unsafe request by cookie needs a token of its own session', async () => {
   const [ada, eve] = [browser(app), browser(app)];
   await signIn(ada, 'c1');
