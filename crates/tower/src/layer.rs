@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c3_cookies_without_secure_stay_on_this_machine() {
+    fn cookies_without_secure_stay_on_this_machine() {
         for (origin, loopback) in [
             ("http://127.0.0.1:3000", true),
             ("http://localhost", true),

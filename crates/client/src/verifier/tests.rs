@@ -38,6 +38,11 @@ fn subject(name: &str) -> Subject {
     Subject::parse(name).expect("a subject")
 }
 
+/// When an ending may be forgotten.
+fn later() -> Timestamp {
+    START.plus(3600 * SECOND)
+}
+
 fn at(moment: Timestamp) -> Value {
     let text = jiff::Timestamp::from_millisecond(moment.as_millis()).expect("a time").to_string();
     Value::String(text)
@@ -152,7 +157,7 @@ fn what_was_revoked_is_refused_from_the_event_on() {
     for (event, data, verdict) in [
         (
             "session",
-            json!({"sid": sid(1).to_string(), "reason": "signed_out", "until": at(START.plus(3600 * SECOND))}),
+            json!({"sid": sid(1).to_string(), "reason": "signed_out", "until": at(later())}),
             refused(Refusal::SessionEnded(EndReason::SignedOut)),
         ),
         (
@@ -196,7 +201,7 @@ fn what_was_revoked_is_refused_from_the_event_on() {
 #[test]
 fn what_was_revoked_for_others_is_no_matter() {
     let mut world = World::new();
-    let until = at(START.plus(3600 * SECOND));
+    let until = at(later());
     world.tell(
         "session",
         json!({"sid": sid(2).to_string(), "reason": "signed_out", "until": until}),
@@ -286,10 +291,7 @@ fn an_authority_that_publishes_no_keys_is_asked() {
 fn a_view_that_was_read_before_a_change_counts_no_more() {
     let ada = subject("ada");
     for (event, data) in [
-        (
-            "session",
-            json!({"sid": sid(1).to_string(), "reason": "x", "until": at(START.plus(3600 * SECOND))}),
-        ),
+        ("session", json!({"sid": sid(1).to_string(), "reason": "x", "until": at(later())})),
         ("session", json!({"sid": sid(1).to_string(), "auth_time": at(START)})),
         ("subject", json!({"subject": "ada", "epoch": 4})),
         ("changed", json!({"sid": sid(1).to_string()})),
