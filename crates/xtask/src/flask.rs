@@ -41,6 +41,7 @@ const NEWEST: [&str; 16] = [
     "mypy==2.*",
     "ruff==0.17.*",
 ];
+const OLD_PYTHON: &str = "python3.10";
 /// The oldest releases that the wheel allows.
 const OLDEST: [&str; 3] = ["Flask==2.3.0", "Werkzeug==2.3.0", "PyJWT[crypto]==2.8.0"];
 
@@ -58,8 +59,11 @@ pub fn step() -> io::Result<Outcome> {
             tools::debian_package(package)?;
         }
     }
-    let environments = environment("flask-newest", &NEWEST)
-        .and_then(|newest| Ok((newest, environment("flask-oldest", &OLDEST)?)));
+    // The oldest Python that the wheel allows, where this machine has it.
+    let old =
+        if tools::has(OLD_PYTHON, &["-m", "venv", "--help"]) { OLD_PYTHON } else { "python3" };
+    let environments = environment("flask-newest", "python3", &NEWEST)
+        .and_then(|newest| Ok((newest, environment("flask-oldest", old, &OLDEST)?)));
     let (newest, oldest) = match environments {
         Ok(both) => both,
         Err(fault) => return Ok(Outcome::Skipped(fault.to_string())),
@@ -80,9 +84,9 @@ pub fn step() -> io::Result<Outcome> {
 }
 
 /// A virtual environment with `packages`, made when missing.
-fn environment(label: &str, packages: &[&str]) -> io::Result<PathBuf> {
+fn environment(label: &str, program: &str, packages: &[&str]) -> io::Result<PathBuf> {
     let packages: Vec<&str> = packages.iter().chain(&TEST_TOOLS).copied().collect();
-    tools::python_environment(label, &packages)
+    tools::python_environment(label, program, &packages)
 }
 
 /// Builds the wheel.

@@ -93,14 +93,16 @@ pub fn built(name: &str) -> io::Result<PathBuf> {
     Ok(folder.join(name))
 }
 
-/// A virtual environment of Python with `packages` in it, by `label`; made when missing or changed.
-pub fn python_environment(label: &str, packages: &[&str]) -> io::Result<PathBuf> {
+/// A virtual environment of the Python `program` with `packages` in it, by `label`; made when
+/// missing or changed.
+pub fn python_environment(label: &str, program: &str, packages: &[&str]) -> io::Result<PathBuf> {
     let folder = cache()?.join(format!("python-{label}"));
-    let (marker, wanted) = (folder.join(".complete"), packages.join("\n"));
+    let (marker, wanted) =
+        (folder.join(".complete"), format!("{program}\n{}", packages.join("\n")));
     if std::fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
         return Ok(folder);
     }
-    let mut make = Command::new("python3");
+    let mut make = Command::new(program);
     installed(make.args(["-m", "venv", "--clear"]).arg(&folder), label)?;
     let mut pip = Command::new(folder.join("bin/python"));
     installed(pip.args(["-m", "pip", "install", "--quiet"]).args(packages), label)?;

@@ -142,7 +142,7 @@ def forgeries(token: str) -> list[str]:
     return [
         f"{part({'alg': 'none', **own})}.{claims}.",
         f"{part({'alg': 'None', **own})}.{claims}.{signature}",
-        jwt.encode(body, "secret", "HS512", headers=own),
+        jwt.encode(body, "secret" * 16, "HS512", headers=own),
         jwt.encode(body, other, "EdDSA", headers=own),
         jwt.encode(body, other, "EdDSA", headers={"kid": "unknown", "typ": "at+jwt"}),
         jwt.encode(body, other, "EdDSA", headers={"typ": "at+jwt"}),
