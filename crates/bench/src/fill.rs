@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cloakroom::Authority;
 use cloakroom_core::session::{Delivery, Epochs, Session, SessionRules};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
@@ -49,8 +50,8 @@ async fn settle(engine: &Engine) -> Outcome<()> {
 }
 
 /// Opens `each` sessions for each of `subjects` new subjects, at `now`, without an event.
-pub async fn plant(
-    engine: &Arc<Engine>,
+pub async fn plant<S: Store>(
+    engine: &Arc<Authority<S>>,
     prefix: &str,
     subjects: usize,
     each: usize,
@@ -82,7 +83,11 @@ pub async fn plant(
     Ok(())
 }
 
-async fn commit(engine: &Engine, partition: Partition, batch: Batch) -> Outcome<()> {
+async fn commit<S: Store>(
+    engine: &Authority<S>,
+    partition: Partition,
+    batch: Batch,
+) -> Outcome<()> {
     match engine.store().commit(partition, batch).await? {
         Commit::Done(_) => Ok(()),
         Commit::Conflict(key) => Err(format!("{key} is there already").into()),

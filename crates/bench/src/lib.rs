@@ -11,6 +11,7 @@ pub mod machine;
 pub mod random;
 pub mod report;
 pub mod server;
+pub mod servers;
 pub mod setting;
 
 /// What a step of a benchmark came to. These programs only report a fault, never act on it.

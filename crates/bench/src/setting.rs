@@ -19,6 +19,7 @@ use cloakroom_core::store_key::MasterKey;
 use cloakroom_core::token::access::ExtraClaims;
 use cloakroom_core::types::Subject;
 use cloakroom_embedded::{Embedded, Options};
+use cloakroom_store::Store;
 
 use crate::{Outcome, machine};
 
@@ -30,10 +31,21 @@ pub type Engine = Authority<Embedded>;
 
 /// Opens an authority over the store in `folder`.
 pub async fn open(folder: &Path, cached: bool) -> Outcome<Arc<Engine>> {
-    let store = Embedded::open(folder, Options::default())?;
+    open_on(Embedded::open(folder, Options::default())?, cached, None).await
+}
+
+/// Opens an authority over a store; where others write to it as well, what is cached may be as
+/// old as this.
+pub async fn open_on<S: Store>(
+    store: S,
+    cached: bool,
+    max_staleness: Option<Duration>,
+) -> Outcome<Arc<Authority<S>>> {
     let secret = StoreSecret { master: MasterKey::from_bytes(MASTER_KEY), previous: None };
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
-    Ok(Arc::new(Authority::open(store, settings(cached)?, secret, clock, entropy).await?))
+    let mut settings = settings(cached)?;
+    settings.verify.max_staleness = max_staleness;
+    Ok(Arc::new(Authority::open(store, settings, secret, clock, entropy).await?))
 }
 
 fn settings(cached: bool) -> Outcome<Settings> {
@@ -107,7 +119,11 @@ pub fn grant(subject: &str, delivery: Delivery) -> Outcome<Grant> {
 }
 
 /// Opens a session for a subject.
-pub async fn open_one(engine: &Engine, subject: &str, delivery: Delivery) -> Outcome<Opened> {
+pub async fn open_one<S: Store>(
+    engine: &Authority<S>,
+    subject: &str,
+    delivery: Delivery,
+) -> Outcome<Opened> {
     let grant = grant(subject, delivery)?;
     let request = OpenRequest { grant, epoch: None, replaces: None, carry_data: false, data: None };
     Ok(engine.open_session(request, &Context::system()).await?)

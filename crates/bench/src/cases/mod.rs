@@ -3,4 +3,5 @@
 pub mod engine;
 pub mod over_http;
 pub mod sizes;
+pub mod stores;
 pub mod sweeping;

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloakroom::Context;
+use cloakroom::{Authority, Context};
 use cloakroom_core::types::Subject;
+use cloakroom_store::Store;
 use tokio::runtime::Runtime;
 
 use crate::Outcome;
@@ -19,8 +20,8 @@ use crate::server::{self, Launch};
 use crate::setting::{self, Engine};
 
 /// Stored sessions.
-const SMALL: usize = 10_000;
-const LARGE: usize = 1_000_000;
+pub(super) const SMALL: usize = 10_000;
+pub(super) const LARGE: usize = 1_000_000;
 const ROUNDS: usize = 5;
 /// Subjects whose sessions are listed over and over: as many in both stores.
 const LISTED: usize = 1000;
@@ -31,7 +32,7 @@ const EXPIRING: usize = 2000;
 /// How long ago they were opened: their reasons aren't kept any more either.
 const LONG_AGO: Duration = Duration::from_secs(30 * 24 * 3600);
 /// What "doesn't depend on the size" means.
-const FLAT: Aim = Aim::AtMost(1.5);
+pub(super) const FLAT: Aim = Aim::AtMost(1.5);
 
 const NAMES: [&str; 7] = [
     "size/start",
@@ -162,7 +163,7 @@ impl Pair {
 }
 
 /// The time of one listing, over as many subjects in each store, spread over all it has.
-async fn list(engine: &Engine, stored: usize) -> Outcome<f64> {
+pub(super) async fn list<S: Store>(engine: &Authority<S>, stored: usize) -> Outcome<f64> {
     let mut random = Random::new(1, 1);
     let subjects: Vec<Subject> = (0..LISTED)
         .map(|_| Subject::parse(&format!("user{}", random.below(stored / PER_SUBJECT))))
@@ -178,7 +179,7 @@ async fn list(engine: &Engine, stored: usize) -> Outcome<f64> {
 }
 
 /// The time of one sign-out everywhere, each waited for by itself.
-async fn sign_out(engine: &Engine, round: usize) -> Outcome<f64> {
+pub(super) async fn sign_out<S: Store>(engine: &Authority<S>, round: usize) -> Outcome<f64> {
     let started = Instant::now();
     for number in 0..SIGNED_OUT {
         let subject = Subject::parse(&format!("user{}", round * SIGNED_OUT + number))?;
@@ -188,7 +189,10 @@ async fn sign_out(engine: &Engine, round: usize) -> Outcome<f64> {
 }
 
 /// The time of a sweep after many sessions expired, and of one that finds nothing to do.
-async fn sweep(engine: &Arc<Engine>, round: usize) -> Outcome<(f64, f64)> {
+pub(super) async fn sweep<S: Store>(
+    engine: &Arc<Authority<S>>,
+    round: usize,
+) -> Outcome<(f64, f64)> {
     let opened_at = engine.now().minus(LONG_AGO);
     fill::plant(engine, &format!("expired{round}-"), EXPIRING, 1, opened_at).await?;
     let mut times = Vec::new();
