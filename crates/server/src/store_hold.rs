@@ -167,6 +167,15 @@ impl<S: Store> Store for Holdable<S> {
         self.store.log(partition, log, from, limit).await
     }
 
+    async fn logs(
+        &self,
+        log: Log,
+        from: &[(Partition, Tick)],
+        limit: usize,
+    ) -> Vec<Result<Vec<Logged>, StoreError>> {
+        self.store.logs(log, from, limit).await
+    }
+
     async fn log_back(
         &self,
         partition: Partition,
