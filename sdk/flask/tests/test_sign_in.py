@@ -52,12 +52,14 @@ def test_the_former_user_is_signed_out_by_a_sign_in(app: Flask) -> None:
     assert client.get("/me").json["id"] == "ada"
 
 
-def test_signing_out_ends_the_session_for_good(app: Flask) -> None:
+def test_signing_out_ends_the_session_for_good(app: Flask, server: Server) -> None:
     client = app.test_client()
-    client.post("/login", json={"user": "ada"})
+    sid = client.post("/login", json={"user": "ada"}).json["sid"]
     token = client.get_cookie("session").value
     line = client.post("/logout").headers["Set-Cookie"]
     assert line.startswith("session=;") and "Max-Age=0" in line
+    ended = server.ask("GET", f"/admin/v1/sessions/{sid}")["session"]["ended"]
+    assert ended["reason"] == "signed_out", "not by an operator"
     assert client.get("/me").status_code == 401
     client.set_cookie("session", token)
     answer = client.get("/me")
