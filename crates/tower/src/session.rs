@@ -1,5 +1,6 @@
 //! A request's session: its data, signing in, signing out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom_core::csrf::{CsrfRefusal, issue_token};
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::require::missing_layer;
 use crate::visit::{Standing, Visit, changed, is_by_cookie};
 
 /// How often a write of session data is tried anew because another one came first. Each such time
@@ -119,6 +121,20 @@ impl From<String> for SignIn {
 }
 
 impl Session {
+    /// The session of a request behind the layer, for services without axum.
+    pub fn of<B>(request: &http::Request<B>) -> Result<Self, Error> {
+        match request.extensions().get::<Visit>() {
+            Some(visit) => Ok(Self { visit: visit.clone() }),
+            None => Err(missing_layer("Session", request.method(), request.uri())),
+        }
+    }
+
+    /// The user's session with its claims, or why there is none: what
+    /// [`CurrentUser`](crate::CurrentUser) is to axum's handlers.
+    pub fn user(&self) -> Result<Arc<Pass>, Error> {
+        self.visit.user()
+    }
+
     /// The session's id, which is not a secret; none as long as a visitor has no session.
     pub fn id(&self) -> Option<Sid> {
         match &self.visit.state().standing {

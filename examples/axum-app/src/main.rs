@@ -173,7 +173,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/account", get(account))
         .route("/api/me", get(me))
         .route("/api/admin", get(ok).layer(require_claim("role", "admin")))
-        .route("/api/limited", get(ok).layer(five_a_minute).layer(require_auth()))
+        .route("/api/limited", get(ok).layer((require_auth(), five_a_minute)))
         .route("/api/cart", get(cart).post(put_in_cart))
         .with_state(users)
         .layer(layer.sign_in_page("/login"));

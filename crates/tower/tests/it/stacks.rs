@@ -29,6 +29,9 @@ async fn a_missing_layer_is_told_with_the_line_to_add() {
 async fn any_tower_service_can_stand_behind_the_layer() {
     let world = World::memory().await;
     let inner = service_fn(|request: Request<cloakroom_tower::RequestBody<Full<Bytes>>>| async {
+        let session = Session::of(&request).expect("the layer is there");
+        assert_eq!(session.user().expect_err("nobody").status(), StatusCode::UNAUTHORIZED);
+        session.insert("k", 1).await.expect("kept");
         let bytes = request.into_body().collect().await.expect("a body").to_bytes();
         Ok::<_, Infallible>(Response::new(Full::new(bytes)))
     });
@@ -36,8 +39,10 @@ async fn any_tower_service_can_stand_behind_the_layer() {
     let request = Request::post("/").body(Full::new(Bytes::from_static(b"hello")));
     let service = service.ready().await.expect("ready");
     let answer = service.call(request.expect("a request")).await.expect("infallible");
+    assert!(answer.headers().contains_key("set-cookie"), "a visitor's session was opened");
     let bytes = answer.into_body().collect().await.expect("a body").to_bytes();
     assert_eq!(&bytes[..], b"hello");
+    assert!(Session::of(&Request::new(())).is_err());
 }
 
 #[tokio::test]
