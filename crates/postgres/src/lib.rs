@@ -43,7 +43,7 @@ mod wake;
 
 pub use error::ConnectError;
 pub use schema::{Migrated, SCHEMA_VERSION};
-pub use settings::{PostgresSettings, TlsFiles};
+pub use settings::{PostgresSettings, TlsFiles, is_schema_name};
 
 use batch::{Arguments, conflicting};
 use link::Link;

@@ -130,14 +130,16 @@ fn is_local(config: &Config) -> bool {
 
 /// A schema's name, which needs no quoting anywhere.
 pub(crate) fn check_schema(name: &str) -> Result<(), ConnectError> {
+    if is_schema_name(name) { Ok(()) } else { Err(ConnectError::Schema(name.to_owned())) }
+}
+
+/// Whether a schema may be called so: 1 to 48 of a-z, 0-9 and `_`, the first of them no digit.
+pub fn is_schema_name(name: &str) -> bool {
     let mut letters = name.chars();
     let first = letters.next().is_some_and(|c| c.is_ascii_lowercase() || c == '_');
     let rest = letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     // PostgreSQL cuts longer names silently, and keeps `pg_` for itself.
-    if first && rest && name.len() <= SCHEMA_BYTES_MAX && !name.starts_with("pg_") {
-        return Ok(());
-    }
-    Err(ConnectError::Schema(name.to_owned()))
+    first && rest && name.len() <= SCHEMA_BYTES_MAX && !name.starts_with("pg_")
 }
 
 /// Leaves room for a suffix below PostgreSQL's own 63 bytes.

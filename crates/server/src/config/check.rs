@@ -9,7 +9,7 @@ use cloakroom_core::origin::{Origin, Scheme};
 use cloakroom_core::password::PasswordRules;
 
 use super::Config;
-use super::kinds::Listener;
+use super::kinds::{Listener, StoreUrl};
 use super::load::Entries;
 use super::source::Problem;
 
@@ -125,6 +125,16 @@ fn network_store(judge: &mut Judge<'_>, config: &Config) {
     }
     if store.replica_wait >= store.timeout {
         judge.refuse("store.replica_wait", "must be shorter than `store.timeout`");
+    }
+    // A schema's name is cut and folded where it isn't plain; a prefix of keys may be more.
+    if let StoreUrl::Postgres(_) = &store.url
+        && !cloakroom_postgres::is_schema_name(store.namespace.as_str())
+    {
+        judge.refuse(
+            "store.namespace",
+            "names a schema on PostgreSQL: it must have at most 48 of a-z, 0-9 and `_`, and not \
+             begin with `pg_`",
+        );
     }
     // A replica's lag and a slow reading of the log must still fit in.
     if config.verify.cache && config.verify.max_staleness < 2 * STALENESS_MIN {

@@ -640,6 +640,10 @@ mod tests {
             ("redis://pw@host/0", "redis://********@host/0"),
             ("postgres://u:p@w/x?y@host/db?a=b", "postgres://u:********@host/db?a=b"),
             ("postgres://host/db?password=pw&a=b", "postgres://host/db?password=********&a=b"),
+            (
+                "redis+sentinel://u:pw@a,b/main?sentinel_user=s&sentinel_password=pw",
+                "redis+sentinel://u:********@a,b/main?sentinel_user=s&sentinel_password=********",
+            ),
             ("hunter2", "********"),
             ("mysql://u:pw@host", "********"),
         ] {

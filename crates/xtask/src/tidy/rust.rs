@@ -14,10 +14,12 @@ pub(super) const LINE_COLUMNS_MAX: usize = 100;
 const UNBREAKABLE_MIN: usize = 72;
 
 /// The crates whose code runs in production: a panic there is an outage.
-const PRODUCTION: [&str; 5] = [
+const PRODUCTION: [&str; 7] = [
     "crates/core/src/",
     "crates/store/src/",
     "crates/embedded/src/",
+    "crates/redis/src/",
+    "crates/postgres/src/",
     "crates/cloakroom/src/",
     "crates/server/src/",
 ];

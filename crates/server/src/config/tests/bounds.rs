@@ -106,6 +106,21 @@ fn settings_of_a_network_store_go_together() {
         (&with("store.tls.key_file = \"x\""), "store.tls.key_file", "beside it"),
         (&with("store.replica_wait = \"2s\""), "store.replica_wait", "shorter"),
     ]);
+    // What a schema is called is stricter than what keys may begin with.
+    let schema = |name: &str| {
+        format!(
+            "master_key = {master:?}\nstore.url = \"postgres://u:p@h/d\"\n\
+             store.namespace = {name:?}\n"
+        )
+    };
+    let long = "a".repeat(49);
+    for name in ["shop-one", "pg_shop", &long] {
+        refused(&[(&schema(name), "store.namespace", "schema on PostgreSQL")]);
+        if !name.starts_with("pg_") {
+            taken(&[(&with(&format!("store.namespace = {name:?}")), &[])]);
+        }
+    }
+    taken(&[(&schema("shop_1"), &[])]);
     taken(&[
         (&with("store.tls.ca_file = \"x\"\nstore.replica_wait = \"0\""), &[]),
         (&with("verify.cache = true\nverify.max_staleness = \"1s\""), &["verify.max_staleness"]),
