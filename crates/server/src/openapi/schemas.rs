@@ -230,7 +230,8 @@ fn admin_requests() -> Named {
     ]);
     let open = shown_as(
         open,
-        json!({"subject": "usr_42", "claims": {"role": "user"}, "amr": ["pwd"], "delivery": "bearer",
+        json!({"subject": "usr_42", "claims": {"role": "user"}, "amr": ["pwd"],
+            "delivery": "bearer",
             "client": {"ip": "203.0.113.9", "user_agent": "Mozilla/5.0"}}),
     );
     let handle = || text_like("^[A-Za-z0-9_-]{43}$", &"A".repeat(43));

@@ -75,7 +75,7 @@ fn judge(seen: &Seen<'_>) -> Result<(), String> {
     let Some(place) = place else {
         return judge_elsewhere(seen, &[400, 401, 403, 404, 429, 503]);
     };
-    let operation = match place.get(&seen.method.to_ascii_lowercase()).or(place.get(method)) {
+    let operation = match place.get(seen.method.to_ascii_lowercase()).or(place.get(method)) {
         Some(operation) => operation,
         // Any method is taken, those that OpenAPI has no name for too.
         None if path.contains("/verify") && !matches!(seen.method, "TRACE" | "CONNECT") => {
