@@ -38,6 +38,7 @@ mod lock;
 mod mark;
 mod prepare;
 mod recent;
+mod seen;
 mod state;
 mod writer;
 
@@ -47,6 +48,7 @@ pub use lock::DirLock;
 use disk::Disk;
 use prepare::{Preparation, prepare};
 use recent::Recent;
+use seen::Seen;
 use state::State;
 use writer::{Answer, Job, Work, Writer};
 
@@ -78,6 +80,7 @@ pub struct Embedded {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     visible: Arc<Visible>,
+    seen: Seen,
     database: Database,
     clock: Clock,
     partitions: u16,
@@ -123,7 +126,8 @@ impl Embedded {
             .spawn(move || writer.run(waiting))
             .map_err(|error| OpenError::io("start a thread for", dir, error))?;
         let (jobs, writer) = (Some(jobs), Some(writer));
-        Ok(Self { jobs, writer, visible, database, clock, partitions, _lock: lock })
+        let seen = Seen::new(SEEN_KEYS);
+        Ok(Self { jobs, writer, visible, seen, database, clock, partitions, _lock: lock })
     }
 
     /// When the last commit was, by the clock of then; none if there was none yet.
@@ -156,8 +160,10 @@ impl Embedded {
     }
 
     async fn write(&self, partition: Partition, batch: &Batch) -> Result<Commit, StoreError> {
-        for _ in 0..ATTEMPTS_MAX {
-            let prepare = |state: &State, now| prepare(state, partition, batch, now);
+        for attempt in 0..ATTEMPTS_MAX {
+            // Where what was seen is too old for the writer, all is looked up.
+            let seen = (attempt == 0).then_some(&self.seen);
+            let prepare = |state: &State, now| prepare(state, seen, partition, batch, now);
             let prepared = match self.read(partition, prepare)? {
                 Preparation::Ready(prepared) => prepared,
                 Preparation::Conflict(key) => return Ok(Commit::Conflict(key)),
@@ -203,7 +209,7 @@ impl Store for Embedded {
         follow: Follow,
     ) -> Result<Found, StoreError> {
         self.read(partition, |state, now| {
-            let load = |key: &Key| state.load(partition, key, now);
+            let load = |key: &Key| state.load(partition, key, now, &self.seen);
             let asked: Vec<_> = keys.iter().map(load).collect::<Result<_, _>>()?;
             let names = follow.keys(keys, &asked).into_iter();
             let followed: Result<_, _> = names.map(|key| Ok((key.clone(), load(&key)?))).collect();
@@ -315,6 +321,10 @@ const QUEUE_JOBS_MAX: usize = 4096;
 
 /// How many changes are remembered at least: more than can wait, so hardly a commit is stale.
 const RECENT_CHANGES: usize = 64 * 1024;
+
+/// How many keys loads remember: several for each commit that can wait, of which a few meet in one
+/// slot. About two megabytes.
+const SEEN_KEYS: usize = 4 * QUEUE_JOBS_MAX;
 
 /// How often a commit is prepared anew before it is given up.
 const ATTEMPTS_MAX: usize = 8;

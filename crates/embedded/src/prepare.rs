@@ -1,7 +1,8 @@
 //! From a batch to bytes, on the task that commits: all that needs no order among commits.
 //!
 //! Encoding and looking up the expected versions are most of the work of a commit. Done here they
-//! run on as many cores as there are; the one writer only has to know what changed since.
+//! run on as many cores as there are; the one writer only has to know what changed since. What was
+//! loaded a moment before isn't even looked up: the load remembers what it saw.
 
 use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_store::record;
@@ -10,13 +11,12 @@ use cloakroom_store::{Batch, Change, Key, Log, Review, StoreError, Tick, Version
 use crate::envelope::Envelope;
 use crate::keys;
 use crate::recent::KeyHash;
+use crate::seen::Seen;
 use crate::state::{State, open_envelope};
 
 /// A commit whose expectations held in a state, and its bytes.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// The last commit of the state that it was checked against.
-    pub(crate) seen: Tick,
     /// What it expects unchanged: first what it only reads, then what it writes.
     pub(crate) checks: Vec<Check>,
     /// The new values of the last of `checks`; none where it is removed.
@@ -32,6 +32,8 @@ pub(crate) struct Prepared {
 pub(crate) struct Check {
     /// Its key as spelled.
     pub(crate) key: Vec<u8>,
+    /// The last commit of the state that it was looked up in.
+    pub(crate) seen: Tick,
     /// Its key as the last changes are remembered.
     pub(crate) hash: KeyHash,
     /// When it goes out of sight, which changes it as well.
@@ -46,33 +48,34 @@ pub(crate) enum Preparation {
     Conflict(Key),
 }
 
-/// Checks a batch against a state and encodes it.
+/// Checks a batch against a state, or against what loads saw in earlier ones, and encodes it.
 pub(crate) fn prepare(
     state: &State,
+    seen: Option<&Seen>,
     partition: Partition,
     batch: &Batch,
     now: Timestamp,
 ) -> Result<Preparation, StoreError> {
     let mut prepared = Prepared {
-        seen: state.tick,
         checks: Vec::with_capacity(batch.reads.len() + batch.writes.len()),
         values: Vec::with_capacity(batch.writes.len()),
         filings: Vec::new(),
         entries: encode_entries(partition, batch),
     };
+    let look = Look { state, seen, partition, now };
     for (key, expected) in &batch.reads {
-        let stored = Stored::find(state, partition, key, now)?;
+        let (stored, check) = look.up(key, *expected)?;
         if stored.version() != *expected {
             return Ok(Preparation::Conflict(key.clone()));
         }
-        prepared.checks.push(stored.check(partition, key));
+        prepared.checks.push(check);
     }
     for write in &batch.writes {
-        let stored = Stored::find(state, partition, &write.key, now)?;
+        let (stored, check) = look.up(&write.key, write.expected)?;
         if stored.version() != write.expected {
             return Ok(Preparation::Conflict(write.key.clone()));
         }
-        prepared.checks.push(stored.check(partition, &write.key));
+        prepared.checks.push(check);
         prepared.add_write(partition, write, stored);
     }
     Ok(Preparation::Ready(prepared))
@@ -118,20 +121,38 @@ struct Stored {
     now: Timestamp,
 }
 
-impl Stored {
-    fn find(
-        state: &State,
-        partition: Partition,
-        key: &Key,
-        now: Timestamp,
-    ) -> Result<Self, StoreError> {
-        let Some(bytes) = state.stored(partition, key)? else {
-            return Ok(Self { envelope: None, now });
+/// Where to look keys up.
+struct Look<'a> {
+    state: &'a State,
+    seen: Option<&'a Seen>,
+    partition: Partition,
+    now: Timestamp,
+}
+
+impl Look<'_> {
+    /// What is stored under a key, and how the writer will check that it is still so.
+    fn up(&self, key: &Key, expected: Version) -> Result<(Stored, Check), StoreError> {
+        let spelled = keys::record(self.partition, key);
+        let hash = KeyHash::of(&spelled);
+        // What was seen at another version tells nothing: it may be too old or too new.
+        let known = self.seen.and_then(|seen| seen.of(hash, &spelled));
+        let known = known.map(|(envelope, seen)| (Stored { envelope, now: self.now }, seen));
+        let (stored, seen) = match known.filter(|(stored, _)| stored.version() == expected) {
+            Some(known) => known,
+            None => (self.find(key, &spelled)?, self.state.tick),
         };
-        let (envelope, _) = open_envelope(key, &bytes)?;
-        Ok(Self { envelope: Some(envelope), now })
+        let expires_at = stored.in_sight().and_then(|envelope| envelope.expires_at);
+        Ok((stored, Check { key: spelled, hash, seen, expires_at }))
     }
 
+    fn find(&self, key: &Key, spelled: &[u8]) -> Result<Stored, StoreError> {
+        let bytes = self.state.stored(spelled)?;
+        let opened = bytes.as_ref().map(|bytes| open_envelope(key, bytes)).transpose()?;
+        Ok(Stored { envelope: opened.map(|(envelope, _)| envelope), now: self.now })
+    }
+}
+
+impl Stored {
     /// What a load shows: an expired record is none, so that it can be replaced and removed.
     fn in_sight(&self) -> Option<Envelope> {
         self.envelope.filter(|envelope| !envelope.is_expired(self.now))
@@ -139,12 +160,6 @@ impl Stored {
 
     fn version(&self) -> Version {
         self.in_sight().map_or(Tick::ZERO, |envelope| envelope.version)
-    }
-
-    fn check(&self, partition: Partition, key: &Key) -> Check {
-        let expires_at = self.in_sight().and_then(|envelope| envelope.expires_at);
-        let key = keys::record(partition, key);
-        Check { hash: KeyHash::of(&key), key, expires_at }
     }
 }
 

@@ -22,6 +22,12 @@ impl KeyHash {
     pub(crate) fn of(key: &[u8]) -> Self {
         Self(xxh3_64(key))
     }
+
+    /// Its place among so many.
+    pub(crate) fn place(self, count: usize) -> usize {
+        // The remainder is below `count`, so it fits.
+        usize::try_from(self.0 % u64::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0)
+    }
 }
 
 /// The last changes, in two generations of bounded size.

@@ -7,6 +7,7 @@ use fjall::{Iter, Keyspace, Readable as _, Slice, Snapshot};
 
 use crate::envelope::Envelope;
 use crate::keys;
+use crate::seen::Seen;
 
 /// All that was durable at one moment, as it then was.
 pub(crate) struct State {
@@ -22,24 +23,26 @@ impl State {
         Self { space, snapshot, tick }
     }
 
-    /// What is stored under a key, in sight or not.
-    pub(crate) fn stored(
-        &self,
-        partition: Partition,
-        key: &Key,
-    ) -> Result<Option<Slice>, StoreError> {
-        let bytes = keys::record(partition, key);
-        self.snapshot.get(&self.space, bytes).map_err(|error| unreadable(&error))
+    /// What is stored under a key as spelled, in sight or not.
+    pub(crate) fn stored(&self, key: &[u8]) -> Result<Option<Slice>, StoreError> {
+        self.snapshot.get(&self.space, key).map_err(|error| unreadable(&error))
     }
 
-    /// The record of a key, where it is in sight at `now`.
+    /// The record of a key, where it is in sight at `now`; what is stored around it is noted.
     pub(crate) fn load(
         &self,
         partition: Partition,
         key: &Key,
         now: Timestamp,
+        seen: &Seen,
     ) -> Result<Option<Versioned>, StoreError> {
-        let Some(bytes) = self.stored(partition, key)? else { return Ok(None) };
+        let spelled = keys::record(partition, key);
+        let Some(bytes) = self.stored(&spelled)? else {
+            seen.note(spelled, None, self.tick);
+            return Ok(None);
+        };
+        let (envelope, _) = open_envelope(key, &bytes)?;
+        seen.note(spelled, Some(envelope), self.tick);
         open_record(key, &bytes, now)
     }
 

@@ -133,7 +133,7 @@ impl Writer {
         batch: &mut OwnedWriteBatch,
     ) -> Answer {
         for (number, check) in prepared.checks.iter().enumerate() {
-            match self.recent.since(check.hash, prepared.seen) {
+            match self.recent.since(check.hash, check.seen) {
                 Since::Unchanged if check.expires_at.is_none_or(|at| now < at) => {}
                 Since::Unchanged | Since::Changed => return Answer::Conflict(number),
                 Since::Unknown => return Answer::Stale,
