@@ -49,10 +49,6 @@ struct Follower {
 
 /// Whether a key that is now in this state verifies nothing any more.
 fn is_revocation(state: &str) -> bool {
-    #[cfg(feature = "mutants")]
-    if active(Mutant::KeyRevocationsNotReapplied) {
-        return false;
-    }
     state == KeyState::Revoked.name()
 }
 

@@ -166,10 +166,6 @@ struct InFlight<'a, S: Store> {
 
 impl<S: Store> Drop for InFlight<'_, S> {
     fn drop(&mut self) {
-        #[cfg(feature = "mutants")]
-        if active(Mutant::DoubtForgotten) {
-            return;
-        }
         if !self.is_known {
             self.authority.doubt(self.partition, &self.touched);
         }

@@ -241,11 +241,6 @@ impl<S: Store> Authority<S> {
         let now = self.now();
         let digest = self.token_digest(text);
         let known = self.access_tokens.get(&digest);
-        #[cfg(feature = "mutants")]
-        let known = known.map(|known| match active(Mutant::CheckedByOldKeys) {
-            true => Checked { reading: ring.number, ..known },
-            false => known,
-        });
         if let Some(known) = known.filter(|known| known.reading == ring.number) {
             if now >= known.claims.expires_at.plus(cloakroom_core::limits::TOKEN_LEEWAY) {
                 return Err(Refusal::TokenExpired.into());

@@ -42,21 +42,13 @@ pub enum Mutant {
     FloorForgotten,
     /// A node trusts the keys it has, however long it didn't hear of them.
     KeysTrustedForever,
-    /// A token under a key that a node doesn't know is refused without looking.
-    UnknownKeyRefused,
-    /// Revocations of keys that a store lost are not done again.
-    KeyRevocationsNotReapplied,
-    /// A commit that nobody waits for any more is taken to have no effect.
-    DoubtForgotten,
-    /// A token that was checked by former keys needs no check by the new ones.
-    CheckedByOldKeys,
     /// A commit whose answer came late is taken to be in what was read of the log before.
     LateAnswerUnexpected,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 18] = [
         Self::GraceFromLastRetry,
         Self::SuccessorMintedAnew,
         Self::PredecessorForever,
@@ -74,10 +66,6 @@ impl Mutant {
         Self::DenialUnread,
         Self::FloorForgotten,
         Self::KeysTrustedForever,
-        Self::UnknownKeyRefused,
-        Self::KeyRevocationsNotReapplied,
-        Self::DoubtForgotten,
-        Self::CheckedByOldKeys,
         Self::LateAnswerUnexpected,
     ];
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cloakroom::core::keys::KeyRing;
+use cloakroom::core::keys::{Algorithm, KeyRing};
 use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
@@ -420,4 +420,24 @@ async fn g5_without_its_store_the_engine_says_neither_yes_nor_no() {
     assert!(node.verify(Credential::Access(access)).await.is_ok());
     assert!(node.refresh(refresh, Channel::Body, None, &ctx()).await.is_ok());
     assert!(node.ready().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_that_another_node_made_is_found_when_a_token_names_it() {
+    let keyed =
+        || cloakroom::Settings { algorithm: Algorithm::EdDsa, hs256_secret: None, ..settings() };
+    let world = World::with(keyed()).await;
+    let max_staleness = Some(std::time::Duration::from_secs(2));
+    let verify = cloakroom::VerifySettings { cache: false, max_staleness, ..settings().verify };
+    let store = world.authority.store().clone();
+    let other = node(store, &world, cloakroom::Settings { verify, ..keyed() }).await;
+    // With both keys gone a fresh one signs at once, and nobody was told.
+    for key in world.authority.key_records() {
+        world.authority.revoke_key(key.kid.as_str(), &ctx()).await.expect("revoked");
+    }
+    world.authority.tend_keys().await.expect("tended");
+    let opened = world.open(Delivery::Bearer).await;
+    let access = opened.access.as_ref().expect("access").token.expose();
+    let verdict = other.verify(Credential::Access(access)).await;
+    assert!(verdict.is_ok(), "{:?}", verdict.err());
 }
