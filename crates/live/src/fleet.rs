@@ -1,7 +1,8 @@
 //! The nodes: three processes on one store, each killed and started again at random.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use cloakroom_bench::server::{Launch, Server};
@@ -14,6 +15,9 @@ pub const CACHING: usize = 2;
 pub const STALENESS_SECS: u64 = 2;
 /// How long a predecessor is answered with its successor, in seconds.
 pub const GRACE_SECS: u64 = 4;
+
+/// How often a node is started again that didn't start.
+const STARTS: usize = 3;
 
 /// Where a node is at the moment.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +32,10 @@ pub struct Whereabouts {
 
 /// The nodes.
 pub struct Fleet {
+    program: PathBuf,
+    url: String,
+    /// Where a command may have its own files.
+    scratch: PathBuf,
     launches: Vec<Launch>,
     servers: Vec<Mutex<Option<Server>>>,
     whereabouts: Vec<RwLock<Whereabouts>>,
@@ -38,6 +46,9 @@ impl Fleet {
     pub fn start(program: &Path, url: &str, dir: &Path) -> io::Result<Self> {
         let launch = |node: usize| launch(program, url, &dir.join(format!("node-{node}")), node);
         let fleet = Self {
+            program: program.to_owned(),
+            url: url.to_owned(),
+            scratch: dir.join("scratch"),
             launches: (0..NODES).map(launch).collect(),
             servers: (0..NODES).map(|_| Mutex::new(None)).collect(),
             whereabouts: (0..NODES).map(|_| RwLock::default()).collect(),
@@ -77,8 +88,32 @@ impl Fleet {
         Ok(())
     }
 
+    /// What `cloakroom store check` finds wrong.
+    pub fn check_store(&self) -> io::Result<Vec<String>> {
+        let mut command = Command::new(&self.program);
+        command.args(["store", "check", "--json", "--data"]).arg(&self.scratch);
+        command.env("CLOAKROOM_STORE__URL", &self.url);
+        command.env("CLOAKROOM_MASTER_KEY", MASTER_KEY).stdin(Stdio::null());
+        let output = command.output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let Ok(said) = serde_json::from_str::<serde_json::Value>(&said) else {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(io::Error::other(format!("store check: {why}")));
+        };
+        let found = said["found"].as_array().into_iter().flatten();
+        Ok(found.map(|one| format!("{} {}", one["fault"], one["with"])).collect())
+    }
+
     fn begin(&self, node: usize) -> io::Result<()> {
-        let server = self.launches[node].start()?;
+        // A node that is started amid a failover may give up; whoever runs it starts it again.
+        let mut started = self.launches[node].start();
+        for _ in 0..STARTS {
+            if started.is_ok() {
+                break;
+            }
+            started = self.launches[node].start();
+        }
+        let server = started?;
         let place = Whereabouts {
             public: server.public.clone(),
             admin: server.admin.clone(),

@@ -213,6 +213,8 @@ pub struct History {
     pub stolen: BTreeSet<String>,
     /// The audit log at the end.
     pub audit: Vec<Audited>,
+    /// What `cloakroom store check` found wrong at the end, by its name and with what.
+    pub faults: Vec<String>,
 }
 
 /// The run's own clock.

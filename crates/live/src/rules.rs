@@ -31,7 +31,7 @@ type Judge = fn(&Case<'_>, &mut Finding);
 /// Holds a history against all of them.
 pub fn check(history: &History) -> Vec<Finding> {
     let case = Case::of(history);
-    let rules: [(&'static str, Judge); 9] = [
+    let rules: [(&'static str, Judge); 10] = [
         ("1, 2, 7: ended stays ended and is refused, everywhere", endings::stay),
         ("4, 5: nothing ends or is lost by itself", endings::have_a_cause),
         ("3: one successor to a predecessor", rotation::one_successor),
@@ -41,6 +41,7 @@ pub fn check(history: &History) -> Vec<Finding> {
         ("10: no lost update", records::no_lost_update),
         ("6: an event for each change, once", records::events),
         ("12: a fault is 503, and nothing else is unknown", records::faults),
+        ("whole: all that is stored belongs together", records::whole),
     ];
     rules
         .into_iter()
@@ -144,6 +145,8 @@ struct Told {
     at: At,
     node: usize,
     kept: Kept,
+    /// Whether it was only read: whoever served it knows of it too.
+    is_read: bool,
 }
 
 /// A session's story, for people.

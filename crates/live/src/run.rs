@@ -107,6 +107,7 @@ fn lived(plan: &Plan, mut stand: Stand, shared: &Shared) -> io::Result<History> 
             ),
             stolen: shared.stolen(),
             audit,
+            faults: shared.fleet.check_store()?,
         })
     })
 }

@@ -19,7 +19,7 @@ pub(super) fn stay(case: &Case<'_>, finding: &mut Finding) {
                 .iter()
                 .filter(|told| told.at + slack(case, success, told) < success.span.begun);
             let (excused, bad) =
-                after.partition::<Vec<&Told>, _>(|told| is_excused(case, told, success));
+                after.partition::<Vec<&Told>, _>(|one| is_excused(case, &told, one, success));
             finding.excused += usize::from(!excused.is_empty());
             if let Some(told) = bad.first() {
                 let why = format!("over at {} by node {}, and then: {success}", told.at, told.node);
@@ -85,7 +85,9 @@ pub(super) fn on_time(case: &Case<'_>, finding: &mut Finding) {
 
 /// Who was told when that a session is over.
 fn told(case: &Case<'_>, sid: &str, entries: &[&Entry]) -> Vec<Told> {
-    let of = |entry: &Entry, kept| Told { at: entry.span.done, node: entry.node, kept };
+    let of =
+        |entry: &Entry, kept| Told { at: entry.span.done, node: entry.node, kept, is_read: false };
+    let read = |entry: &Entry| Told { is_read: true, ..of(entry, Kept::Local) };
     let mut told: Vec<Told> = entries
         .iter()
         .filter_map(|entry| match &entry.what {
@@ -94,7 +96,7 @@ fn told(case: &Case<'_>, sid: &str, entries: &[&Entry]) -> Vec<Told> {
             | What::Refreshed { turn: Turn::Over(reason), .. }
                 if !reason.ends_with("_timeout") =>
             {
-                Some(of(entry, Kept::Local))
+                Some(read(entry))
             }
             What::Refreshed { turn: Turn::Reused, .. } => Some(of(entry, Kept::Local)),
             _ => None,
@@ -157,20 +159,28 @@ fn slack(case: &Case<'_>, success: &Entry, told: &Told) -> At {
 }
 
 /// Whether `docs/operate/redis.md` declares it.
-fn is_excused(case: &Case<'_>, told: &Told, success: &Entry) -> bool {
+fn is_excused(case: &Case<'_>, all: &[Told], told: &Told, success: &Entry) -> bool {
+    let seen = success.span;
     case.failovers().any(|over| {
         let from = over.span.begun.saturating_sub(ON_ITS_WAY);
         let meanwhile = (from..=over.span.done + HEARD).contains(&told.at);
-        let seen = success.span;
         // A master that is cut off is read until its readers have heard of another.
         let through_the_old = over.fault == Fault::CutOff
             && seen.done >= over.span.begun
             && seen.begun <= over.span.done + HEARD;
-        // A lost ending is done again by a node that knows of it, if one is left.
+        // A lost ending is done again by a node that served it, if one is left.
         let until = over.span.done + DONE_AGAIN;
+        let is_dead = |one: &Told| case.was_killed(one.node, one.at, until);
+        let servers = || all.iter().filter(|one| !one.is_read);
+        let nobody_is_left = if told.is_read { servers().all(is_dead) } else { is_dead(told) };
+        // Even then the node that served it goes on refusing.
+        let is_told_otherwise = !told.is_read
+            && success.node == told.node
+            && !case.was_killed(told.node, told.at, seen.begun);
         let lost = told.kept == Kept::Local
             && seen.done >= over.span.begun
-            && (seen.begun <= until || case.was_killed(told.node, told.at, until));
+            && !is_told_otherwise
+            && (seen.begun <= until || nobody_is_left);
         meanwhile && (through_the_old || lost)
     })
 }

@@ -99,3 +99,9 @@ pub(super) fn faults(case: &Case<'_>, finding: &mut Finding) {
         }
     }
 }
+
+/// No list, session, filing or event is left over or missing, whatever was killed when.
+pub(super) fn whole(case: &Case<'_>, finding: &mut Finding) {
+    finding.checked += case.sessions.len();
+    finding.violations.extend(case.history.faults.iter().cloned());
+}

@@ -21,6 +21,7 @@ fn history(entries: Vec<Entry>) -> History {
         disturbances: Vec::new(),
         stolen: BTreeSet::new(),
         audit: audit.to_vec(),
+        faults: Vec::new(),
     }
 }
 
@@ -199,6 +200,18 @@ fn a_replicated_ending_is_never_lost_and_a_local_one_is_done_again() {
     // A master that is cut off is read until its readers have heard of another.
     holds(&story(Kept::Replicated, 13, Fault::CutOff));
     is_broken(STAYS, &story(Kept::Replicated, 15, Fault::CutOff));
+    // The node that served it goes on refusing, as long as it lives.
+    let entries = |node| {
+        vec![
+            opened(1),
+            at(9, 0, ended(Kept::Local)),
+            at(10, 1, over("signed_out")),
+            at(13, node, live()),
+        ]
+    };
+    let told = |node| failed_over(10, Fault::FailedOver, audited(history(entries(node)), &both));
+    holds(&told(2));
+    is_broken(STAYS, &told(0));
     // Nobody is left who could do it again.
     let mut dead = story(Kept::Local, 23, Fault::FailedOver);
     let span = Span { begun: 11 * SECOND, done: 12 * SECOND };
@@ -266,6 +279,14 @@ fn a_missing_or_doubled_event_is_found() {
     is_broken("6", &with(&["session.opened"]));
     is_broken("6", &with(&["session.opened", "session.ended", "session.ended"]));
     is_broken("6", &with(&["session.opened", "session.opened", "session.ended"]));
+}
+
+#[test]
+fn a_store_that_is_not_whole_is_found() {
+    let mut history = history(vec![opened(1)]);
+    holds(&history);
+    history.faults.push("session_without_index one".to_owned());
+    is_broken("whole", &history);
 }
 
 #[test]

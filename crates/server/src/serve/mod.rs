@@ -205,7 +205,7 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let master = node_files::master_key(&config, fresh)?;
     let (store, lock) = store::open(&config).await?;
     let store_watch = Arc::new(StoreWatch::default());
-    store_watch.look(&store).await.map_err(OpenError::Store)?;
+    store::patiently(async || store_watch.look(&store).await).await.map_err(OpenError::Store)?;
     let settings = settings::of_config(&config, store.is_shared())?;
     let secret = StoreSecret { master, previous: config.master_key_previous.clone() };
     let clock = Arc::new(StoreClock(Arc::clone(&store_watch)));

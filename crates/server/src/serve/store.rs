@@ -9,6 +9,7 @@ use cloakroom_core::types::{Secret, Timestamp};
 use cloakroom_embedded::{DirLock, Embedded};
 use cloakroom_postgres::{ConnectError, PostgresSettings, PostgresStore};
 use cloakroom_redis::{RedisError, RedisSettings, RedisStore};
+use cloakroom_store::StoreError;
 use cloakroom_store::memory::MemoryStore;
 use tokio::time::Instant;
 
@@ -54,6 +55,13 @@ pub(crate) async fn open_at(
             Ok(AnyStore::Postgres(AT_START.with(connect, ConnectError::is_temporary).await?))
         }
     }
+}
+
+/// Asks a store that was just opened: it may be in the middle of a failover.
+pub(super) async fn patiently<T>(
+    ask: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    AT_START.with(ask, |error| matches!(error, StoreError::Unavailable(_))).await
 }
 
 async fn embedded(data: &Path, partitions: u16) -> Result<Embedded, StartError> {

@@ -1,9 +1,10 @@
 //! The audit log: does it know of what is there?
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use cloakroom_core::event::{Actor, Event, EventKind};
-use cloakroom_core::session::{Client, Lifecycle, Session};
+use cloakroom_core::session::{Client, Ending, Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid, Timestamp};
 use cloakroom_store::{Batch, Entry, Log, Store, StoreError, Tick};
 
@@ -17,6 +18,9 @@ pub(super) struct Logged {
     /// When its first entry was written; nothing is known of what was before.
     since: Option<Timestamp>,
 }
+
+/// A commit that was under way is done after this.
+const SETTLES: Duration = Duration::from_secs(60);
 
 /// Entries read at a time.
 const PAGE: usize = 512;
@@ -49,17 +53,14 @@ impl<S: Store> Check<'_, S> {
         session: &Session,
         logged: &Logged,
     ) -> Result<(), StoreError> {
-        // What happened since the log was read isn't in it.
-        let is_told =
-            |at: Timestamp| logged.since.is_none_or(|since| at <= since) || at >= self.now;
-        let opened = is_told(session.created_at) || logged.opened.contains(&session.sid);
-        let ended = match session.lifecycle {
-            Lifecycle::Live => None,
-            Lifecycle::Ended(ending) => {
-                let known = is_told(ending.at) || logged.ended.contains(&session.sid);
-                (!known).then_some(ending)
-            }
-        };
+        let mut told = self.untold(session, logged);
+        let is_recent = self.now.since(session.created_at.max(ended_at(session))) < SETTLES;
+        if told != (true, None) && is_recent {
+            // What happened while the log was read may be in it now.
+            let again = self.logged(partition).await?;
+            told = self.untold(session, &again);
+        }
+        let (opened, ended) = told;
         if !opened {
             let event = event(EventKind::SessionOpened, session, session.created_at, None);
             let mut repair = Batch::default();
@@ -75,6 +76,32 @@ impl<S: Store> Check<'_, S> {
             self.note(partition, fault, with, Some(repair)).await?;
         }
         Ok(())
+    }
+}
+
+impl<S: Store> Check<'_, S> {
+    /// Whether a session's opening is told, and its ending where that isn't.
+    fn untold(&self, session: &Session, logged: &Logged) -> (bool, Option<Ending>) {
+        // What is older than the log, or younger than this check, isn't looked for.
+        let is_told =
+            |at: Timestamp| logged.since.is_none_or(|since| at <= since) || at >= self.now;
+        let opened = is_told(session.created_at) || logged.opened.contains(&session.sid);
+        let ended = match session.lifecycle {
+            Lifecycle::Live => None,
+            Lifecycle::Ended(ending) => {
+                let known = is_told(ending.at) || logged.ended.contains(&session.sid);
+                (!known).then_some(ending)
+            }
+        };
+        (opened, ended)
+    }
+}
+
+/// When a session ended; long ago if it lives.
+fn ended_at(session: &Session) -> Timestamp {
+    match session.lifecycle {
+        Lifecycle::Live => Timestamp::EPOCH,
+        Lifecycle::Ended(ending) => ending.at,
     }
 }
 

@@ -160,9 +160,10 @@ impl<S: Store> Check<'_, S> {
     ) -> Result<(), StoreError> {
         let Some(subject) = &session.subject else { return Ok(()) };
         let index = Key::Index(subject.clone());
-        let keys = [Key::Session(session.sid), Key::Subject(subject.clone()), index.clone()];
+        let subject = Key::Subject(subject.clone());
+        let keys = [Key::Session(session.sid), subject, index.clone(), Key::Partition];
         let found = self.store.load(partition, &keys).await?;
-        let [now, record, listed] = found.as_slice() else { return Ok(()) };
+        let [now, record, listed, state] = found.as_slice() else { return Ok(()) };
         let Some(session) = session_of(now.as_ref()) else { return Ok(()) };
         let name = session.sid.to_string();
         if record.is_none() {
@@ -171,7 +172,11 @@ impl<S: Store> Check<'_, S> {
         }
         let mut sids = listed.as_ref().and_then(|found| found.record.as_index().cloned());
         let sids = sids.get_or_insert_default();
-        if is_live(session) && !sids.contains(&session.sid) {
+        let known = record.as_ref().and_then(|found| found.record.as_subject());
+        let state = state.as_ref().and_then(|found| found.record.as_partition());
+        // One that was signed out everywhere is over by its epoch, and on no list.
+        let stands = state.is_some_and(|state| session.standing(known, state, self.now).is_ok());
+        if stands && !sids.contains(&session.sid) {
             sids.push(session.sid);
             let mut repair = Batch::default();
             repair.expect(Key::Session(session.sid), version_of(now.as_ref())).put(

@@ -48,6 +48,7 @@ impl Watched {
             ("store.url", url.as_str()),
             ("store.pool", "8"),
             ("store.replica_wait", "300ms"),
+            ("store.timeout", "700ms"),
             ("master_key", MASTER_KEY),
         ];
         World::start(&settings).await
@@ -115,7 +116,7 @@ async fn is_refused_again(node: &World, access: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g6_an_ending_answered_replicated_survives_its_master_and_its_node() {
+async fn g8_an_ending_answered_replicated_survives_its_master_and_its_node() {
     let Some(mut watched) = Watched::start() else { return };
     let (one, two) = (watched.node().await, watched.node().await);
     one.user(ADA).await;
@@ -127,14 +128,19 @@ async fn g6_an_ending_answered_replicated_survives_its_master_and_its_node() {
         ended.push(access);
     }
     // The master dies at once, and the node that was answered with it.
+    watched.sentinels.iter().for_each(Process::freeze);
     watched.servers[0].kill();
     drop(one);
     // Nobody has taken over yet: nothing is known.
-    for ask in [login(ADA, "bearer"), Ask::get("/auth/session").bearer(&lives), Ask::get("/readyz")]
-    {
-        let answer = two.send(ask).await;
+    let (sign_in, verdict_of, ready) = tokio::join!(
+        two.send(login(ADA, "bearer")),
+        two.send(Ask::get("/auth/session").bearer(&lives)),
+        two.send(Ask::get("/readyz")),
+    );
+    for answer in [sign_in, verdict_of, ready] {
         assert_eq!(answer.refused(503, "store_unavailable").all("set-cookie"), [""; 0]);
     }
+    watched.sentinels.iter().for_each(Process::thaw);
     watched.kill_the_master();
     for access in &ended {
         assert_eq!(verdict(&two, access).await, Err("session_ended".into()));
@@ -144,7 +150,7 @@ async fn g6_an_ending_answered_replicated_survives_its_master_and_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g6_a_lost_ending_is_done_again_by_the_node_that_served_it() {
+async fn g8_a_lost_ending_is_done_again_by_the_node_that_served_it() {
     let Some(mut watched) = Watched::start() else { return };
     let (one, two) = (watched.node().await, watched.node().await);
     one.user(ADA).await;
@@ -163,7 +169,7 @@ async fn g6_a_lost_ending_is_done_again_by_the_node_that_served_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g6_a_lost_ending_is_done_again_by_a_node_that_followed_it() {
+async fn g8_a_lost_ending_is_done_again_by_a_node_that_followed_it() {
     let Some(mut watched) = Watched::start() else { return };
     let (one, two) = (watched.node().await, watched.node().await);
     one.user(ADA).await;

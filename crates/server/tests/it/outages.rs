@@ -237,7 +237,7 @@ async fn g5_more_calls_than_connections_wait_and_then_are_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g5_anonymous_requests_touch_no_store() {
+async fn g6_anonymous_requests_touch_no_store() {
     on_each(&[("limit.network", "100000/1m")], async |Apart { world, proxy, .. }| {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (asked, began_at) = (proxy.asked(), Instant::now());

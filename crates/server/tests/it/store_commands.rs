@@ -8,7 +8,7 @@ use cloakroom_server::serve::start_restored;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cli_world::{Ended, program};
+use crate::cli_world::{Ended, Node, program};
 use crate::http::{Ask, send};
 use crate::servers::{Server, each};
 use crate::world::{ADA, World, config, login};
@@ -163,7 +163,7 @@ async fn a_copy_that_was_killed_goes_on_and_is_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g7_in_a_restored_store_nothing_lives_that_ended_since() {
+async fn g8_in_a_restored_store_nothing_lives_that_ended_since() {
     for server in each().await {
         let settings = with(&server.settings(), "store.timeout", "1s");
         let world = World::start(&started_with(&settings)).await;
@@ -234,6 +234,16 @@ async fn an_embedded_store_is_copied_when_its_node_is_stopped() {
     drop(directory);
     let world = World::start_in(target, &[]).await;
     assert_eq!(world.alive(&access).await, Ok(()));
+    let target = world.stop().await;
+    // The first start on a backup, as an operator does it.
+    let mut command = program();
+    command.args(["serve", "--restored", "--json", "--data"]).arg(target.path().join("data"));
+    command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    command.env("CLOAKROOM_SERVER__ADMIN", "127.0.0.1:0");
+    assert_eq!(Node::start(&mut command, "}").stop("-TERM").0, 0);
+    let world = World::start_in(target, &[]).await;
+    assert_ne!(world.alive(&access).await, Ok(()));
+    world.send(login(ADA, "bearer")).await.ok();
     world.stop().await;
 }
 
