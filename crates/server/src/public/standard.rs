@@ -5,20 +5,20 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{get, post};
 use cloakroom_core::limits::JWKS_CACHE;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::json as object;
 
-use super::oauth;
+use super::{Place, oauth};
 use crate::http::json;
 use crate::problem::{Code, Problem};
 use crate::site::Site;
 use crate::store_watch::DRIFT_MAX;
 
 /// The endpoints of section 7 of the HTTP contract.
-static STANDARD: [(&str, fn() -> MethodRouter<Arc<Site>>); 7] = [
+static STANDARD: [Place; 7] = [
     ("/.well-known/jwks.json", || get(jwks)),
     ("/.well-known/oauth-authorization-server", || get(metadata)),
     ("/oauth2/introspect", || post(oauth::introspect)),
