@@ -167,7 +167,11 @@ def make_app(server: Server) -> Iterator[AppMaker]:
         app = Flask("app")
         authority = of or server
         app.config.update(
-            TESTING=True, CLOAKROOM_URL=authority.url, CLOAKROOM_API_KEY=authority.key
+            TESTING=True,
+            CLOAKROOM_URL=authority.url,
+            CLOAKROOM_API_KEY=authority.key,
+            # The machine may have other things to do.
+            CLOAKROOM_TIMEOUT="8s",
         )
         app.config.update(config)
         Cloakroom(app, login_view=login_view, legacy=legacy)
