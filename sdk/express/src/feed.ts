@@ -87,8 +87,12 @@ export class Feed {
   async heard(within: number): Promise<void> {
     if (this.#heardAt !== Number.NEGATIVE_INFINITY) return;
     await new Promise<void>((resolve) => {
-      this.#waiting = resolve;
-      setTimeout(resolve, within).unref();
+      // Not unref'd: who waits for this at the top of a program has nothing else to keep it up.
+      const timer = setTimeout(resolve, within);
+      this.#waiting = () => {
+        clearTimeout(timer);
+        resolve();
+      };
     });
   }
 
@@ -211,7 +215,6 @@ export class Feed {
         this.#watchdog.unref();
       };
       alive();
-      request.on('socket', (socket) => socket.unref());
       request.on('error', over);
       request.on('response', (response) => {
         if (response.statusCode !== 200) {
@@ -219,6 +222,8 @@ export class Feed {
           return;
         }
         open = true;
+        // From here on it keeps no program up by itself.
+        response.socket.unref();
         resolve();
         const parser = new EventParser((event, data, id) => this.#event(event, data, id));
         response.setEncoding('utf8');
