@@ -278,16 +278,17 @@ impl<S: Store> Authority<S> {
         let home = put.subject.as_ref().map_or(name.home, |subject| self.partition_of(subject));
         match &trail.end {
             End::Over(reason) => Err(Refusal::SessionEnded(*reason).into()),
-            End::Nowhere if condition != IfMatch::Any => Err(Refusal::PreconditionFailed.into()),
+            // What is only begun has no version that could be meant.
+            End::Nowhere | End::Unopened { .. } if condition != IfMatch::Any => {
+                Err(Refusal::PreconditionFailed.into())
+            }
             End::Nowhere => {
                 let sid = Sid::new(self.now(), home, draw(&*self.entropy));
                 self.create_under(name, trail, sid, put, ctx).await
             }
             // What was begun for this subject, by a request that may never come back, is finished.
             End::Unopened { sid, since, .. }
-                if sid.partition() == home
-                    && condition == IfMatch::Any
-                    && self.now().since(*since) < CLAIM_MAX =>
+                if sid.partition() == home && self.now().since(*since) < CLAIM_MAX =>
             {
                 self.create_under(name, trail, *sid, put, ctx).await
             }

@@ -641,7 +641,8 @@ fn parse_identifier(text: &str) -> Result<Identifier, Error> {
 }
 
 fn parse_cursor(text: &str) -> Result<Subject, Error> {
-    Subject::parse(text).map_err(|_| {
+    let is_user_id = text.strip_prefix("usr_").is_some_and(|id| id.parse::<Sid>().is_ok());
+    Subject::parse(text).ok().filter(|_| is_user_id).ok_or_else(|| {
         let why = "not a cursor of this listing".to_owned();
         Refusal::InvalidMember { member: "after".into(), why }.into()
     })

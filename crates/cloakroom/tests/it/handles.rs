@@ -202,3 +202,18 @@ async fn a_disabled_subject_costs_nobody_the_session_they_had() {
     assert!(matches!(refusal(refused), Refusal::Conflict(_)));
     assert_eq!(read(&world).await.0, sid);
 }
+
+#[tokio::test]
+async fn a_condition_on_what_was_only_begun_fails_at_once() {
+    let world = World::new().await;
+    let disabled = cloakroom::SubjectPatch { claims: None, disabled: Some(true) };
+    world.authority.patch_subject(&ada(), disabled, &ctx()).await.expect("disabled");
+    let mine = put(Some(ada()), json!({}));
+    let begun = world.authority.put_handle(&handle(), mine, IfMatch::Any, &ctx()).await;
+    assert!(begun.is_err());
+    let etag = cloakroom::store::Version::ZERO;
+    let other = put(None, json!({}));
+    let condition = IfMatch::Version(etag);
+    let refused = world.authority.put_handle(&handle(), other, condition, &ctx()).await;
+    assert_eq!(refusal(refused), Refusal::PreconditionFailed);
+}

@@ -271,3 +271,13 @@ fn the_standard_endpoints_are_served_here_too() {
     let login = format!("{}/auth/login", world.admin);
     world.send("POST", &login, &[("content-type", "application/json")], Some(b"{}")).expect(404);
 }
+
+#[test]
+fn a_cursor_that_was_never_given_out_is_refused() {
+    let world = AdminWorld::new();
+    for after in ["x", "usr_x", "ada@example.com", "usr_01ARZ3NDEKTSV4RRFFQ69G5FAVX"] {
+        let refused = world.get(&format!("/admin/v1/users?after={after}")).expect(422);
+        assert_eq!((refused.code(), refused.member()), ("invalid_member", "after"), "{after}");
+    }
+    world.get("/admin/v1/users?after=usr_01ARZ3NDEKTSV4RRFFQ69G5FAV").expect(200);
+}
