@@ -104,9 +104,12 @@ export class Authority {
   readonly feed: Feed;
   readonly tokens: TokenVerifier;
   readonly #options: AuthorityOptions;
-  readonly #views = new Bounded<string, Cached>(CACHED_MAX);
-  readonly #digests = new Bounded<string, Set<string>>(CACHED_MAX);
-  readonly #subjects = new Bounded<string, Set<string>>(CACHED_MAX);
+  readonly #views = new Bounded<string, Cached>(CACHED_MAX, (digest, cached) => {
+    this.#unfile(digest, cached);
+  });
+  // Every view is found by its session and its subject for as long as it is kept.
+  readonly #digests = new Map<string, Set<string>>();
+  readonly #subjects = new Map<string, Set<string>>();
   readonly #dead = new Bounded<string, string>(CACHED_MAX);
   readonly #flights = new Map<string, Flight>();
   readonly #noted = new Bounded<string, number>(CACHED_MAX);
@@ -159,7 +162,7 @@ export class Authority {
   /** The live session under an id that another framework minted; `now`: not from memory. */
   lookupHandle(handle: string, now = false): Promise<Known> {
     const key = `handle ${handle}`;
-    if (now) this.#views.delete(key);
+    if (now) this.#drop(key);
     return this.#lookup(key, () => this.#fetchByHandle(key, handle));
   }
 
@@ -172,7 +175,7 @@ export class Authority {
     const known = knownOf(await this.#asKeyHolder({ method: 'PUT', path, body, headers }));
     this.feed.told += 1;
     this.forget(known.view.id);
-    this.#views.delete(`handle ${handle}`);
+    this.#drop(`handle ${handle}`);
     return known;
   }
 
@@ -182,7 +185,7 @@ export class Authority {
     await this.#asKeyHolder({ method: 'DELETE', path: `/admin/v1/handles/${handle}` }, [404]);
     this.feed.told += 1;
     this.#dead.set(`handle ${handle}`, 'signed_out');
-    this.#views.delete(`handle ${handle}`);
+    this.#drop(`handle ${handle}`);
   }
 
   async #lookup(digest: string, fetch: () => Promise<Known>, atLeast?: bigint): Promise<Known> {
@@ -269,8 +272,7 @@ export class Authority {
   /** Drops what is known of a session. */
   forget(sid: string): void {
     for (const flight of this.#flights.values()) flight.heard.add(sid);
-    for (const digest of this.#digests.get(sid) ?? []) this.#views.delete(digest);
-    this.#digests.delete(sid);
+    for (const digest of [...(this.#digests.get(sid) ?? [])]) this.#drop(digest);
   }
 
   /** Notes a use of a session that no lookup saw. */
@@ -301,8 +303,7 @@ export class Authority {
 
   #forgetSubject(subject: string): void {
     for (const flight of this.#flights.values()) flight.heard.add(`subject ${subject}`);
-    for (const digest of this.#subjects.get(subject) ?? []) this.#views.delete(digest);
-    this.#subjects.delete(subject);
+    for (const digest of [...(this.#subjects.get(subject) ?? [])]) this.#drop(digest);
   }
 
   #forgetAll(): void {
@@ -391,9 +392,22 @@ export class Authority {
     const idleSpan = idleUntil - Date.parse(view.last_seen_at);
     const touchedAt = Date.now();
     const fetchedAt = performance.now();
+    this.#drop(digest);
     this.#views.set(digest, { ...known, fetchedAt, idleUntil, idleSpan, touchedAt });
     add(this.#digests, view.id, digest);
     if (view.subject !== null) add(this.#subjects, view.subject, digest);
+  }
+
+  #drop(digest: string): void {
+    const cached = this.#views.get(digest);
+    if (!cached) return;
+    this.#views.delete(digest);
+    this.#unfile(digest, cached);
+  }
+
+  #unfile(digest: string, { view }: Cached): void {
+    remove(this.#digests, view.id, digest);
+    if (view.subject !== null) remove(this.#subjects, view.subject, digest);
   }
 
   #note(cached: Cached): void {
@@ -514,10 +528,16 @@ function digestOf(token: string): string {
   return createHash('sha256').update(token).digest('base64url');
 }
 
-function add(index: Bounded<string, Set<string>>, key: string, digest: string): void {
+function add(index: Map<string, Set<string>>, key: string, digest: string): void {
   const known = index.get(key);
   if (known) known.add(digest);
   else index.set(key, new Set([digest]));
+}
+
+function remove(index: Map<string, Set<string>>, key: string, digest: string): void {
+  const known = index.get(key);
+  known?.delete(digest);
+  if (known?.size === 0) index.delete(key);
 }
 
 /** RFC 6749 has one error for all bad refresh tokens; the description tells them apart. */

@@ -281,8 +281,11 @@ export class Feed {
       this.#ended.set(entry.sid, { reason: entry.reason ?? '', until: Date.parse(entry.until) });
       this.#steppedUp.delete(entry.sid);
     } else if (entry.auth_time !== undefined) {
+      // A stream that is resumed may repeat an earlier one.
+      const before = this.#steppedUp.get(entry.sid)?.authTime ?? 0;
+      const authTime = Math.max(before, Date.parse(entry.auth_time));
       this.#steppedUp.delete(entry.sid);
-      this.#steppedUp.set(entry.sid, { authTime: Date.parse(entry.auth_time), heardAt: Date.now() });
+      this.#steppedUp.set(entry.sid, { authTime, heardAt: Date.now() });
     }
     this.#listener.session(entry.sid);
   }

@@ -96,6 +96,16 @@ test('a bounded map forgets the oldest', () => {
   assert.deepEqual([map.get('a'), map.get('b'), map.get('c'), map.size], [3, undefined, 4, 2]);
 });
 
+test('a bounded map tells what it forgets, so that what leads there can go too', () => {
+  const gone = [];
+  const map = new Bounded(1, (key, value) => gone.push([key, value]));
+  map.set('a', 1);
+  map.set('a', 2);
+  map.set('b', 3);
+  map.delete('b');
+  assert.deepEqual(gone, [['a', 2]]);
+});
+
 test('c1 over HTTPS a cookie that any page could have set is not believed', () => {
   const jar = new SessionCookieJar();
   assert.equal(jar.find('session=cks_a', true), 'none');
