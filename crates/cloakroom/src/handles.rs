@@ -241,6 +241,9 @@ impl<S: Store> Authority<S> {
                 Some(Ending { reason: EndReason::Replaced, at, successor: Some(next) }) => {
                     (sid, since, replaces) = (next, at, true);
                 }
+                // Read before it was replaced: read once more, for the successor.
+                Some(Ending { reason: EndReason::Replaced, successor: None, .. })
+                    if session.lifecycle == Lifecycle::Live => {}
                 Some(ending) => return Ok(End::Over(ending.reason)),
             }
         }

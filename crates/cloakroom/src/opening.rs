@@ -451,6 +451,10 @@ impl<S: Store> Authority<S> {
             let data = loaded.data(old.sid).cloned().unwrap_or_default();
             match self.ending_of(session, loaded)? {
                 None => {}
+                // Read before it was replaced, which this node heard of meanwhile: the commit meets
+                // what was written, and the successor is found there.
+                Some(Ending { reason: EndReason::Replaced, successor: None, .. })
+                    if session.lifecycle == Lifecycle::Live => {}
                 Some(
                     ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) },
                 ) if loaded.now.since(at) < grace => {
