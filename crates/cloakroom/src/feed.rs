@@ -384,7 +384,8 @@ impl<S: Store> Authority<S> {
             if active(Mutant::EndingsNotReapplied) {
                 follower.endings.clear();
             }
-            follower.lost = follower.endings.iter().map(|(_, entry)| entry.clone()).collect();
+            // The latest first: what a store lost is what it was told last.
+            follower.lost = follower.endings.iter().rev().map(|(_, entry)| entry.clone()).collect();
         }
         self.reapply_lost(partition).await
     }

@@ -74,7 +74,20 @@ impl<S: Store> Authority<S> {
         self.fresh_ring().await?;
         let keys = vec![Key::Partition, Key::Session(token.sid), Key::Data(token.sid)];
         let nonce = draw(&*self.entropy);
-        let decide = |loaded: &Loaded| self.decide_refresh(&presented, nonce, loaded, ctx);
+        let mut was_current = false;
+        let decide = |loaded: &Loaded| {
+            let decision = self.decide_refresh(&presented, nonce, loaded, ctx)?;
+            match &decision {
+                Decision::Commit(_, Outcome::Answer(..)) => was_current = true,
+                // Another request with the same token was faster, and its successor was used since:
+                // what was current when it came is late, not stolen.
+                Decision::Commit(_, Outcome::Reused) if was_current => {
+                    return Err(Refusal::TokenInvalid.into());
+                }
+                Decision::Commit(..) | Decision::Done(_) | Decision::Load(_) => {}
+            }
+            Ok(decision)
+        };
         let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
         let (outcome, _) = self.transact(partition, wanted, decide).await?;
         Ok(match outcome {
