@@ -468,7 +468,8 @@ impl<S: Store> Authority<S> {
         };
         let key = Key::DeniedToken(jti.into());
         let decide = |loaded: &Loaded| {
-            let until = expires_at.plus(TOKEN_LEEWAY).min(self.forget_at(loaded.now));
+            // Taken until the leeway is over, by a node whose clock may be late.
+            let until = expires_at.plus(2 * TOKEN_LEEWAY).min(self.forget_at(loaded.now));
             if loaded.get(&key).is_some() {
                 // Whoever is told so may rely on it at this node at once.
                 let entry = FeedEntry::TokenDenied { jti: jti.to_owned(), until };

@@ -483,9 +483,12 @@ impl Judge<'_> {
         let age = first.map_or(0, |first| self.end.at.saturating_sub(first.moment.at));
         let same_key = key.is_some() && first.is_some_and(|first| first.key == key);
         let overtaken = track.rotations.contains_key(&(old + 2));
-        let within_grace = age + SKEW < GRACE;
-        let within_window = same_key && age + SKEW < RETRY_WINDOW;
-        if !rolled_back && (within_grace || (within_window && !overtaken)) {
+        // The grace counts from when the rotation was decided, up to a store's deadline earlier.
+        let age_max = age + SKEW + STORE_TIMEOUT;
+        let within = age_max < GRACE || (same_key && age_max < RETRY_WINDOW);
+        // An attempt that hung while its own repetition was answered and the successor used is two
+        // behind: nobody can tell it from a copy.
+        if !rolled_back && within && !overtaken {
             *self.book.tally.honest_wronged.entry(kind).or_default() += 1;
             let text = format!("{} was called a thief after {age} ms", kind.name());
             self.violate(LOST_ANSWER_COSTS_NOTHING, sid, text);
