@@ -487,8 +487,9 @@ impl Judge<'_> {
         let age_max = age + SKEW + STORE_TIMEOUT;
         let within = age_max < GRACE || (same_key && age_max < RETRY_WINDOW);
         // An attempt that hung while its own repetition was answered and the successor used is two
-        // behind: nobody can tell it from a copy.
-        if !rolled_back && within && !overtaken {
+        // behind: nobody can tell it from a copy. A cookie isn't rotated twice so soon.
+        let is_late = overtaken && kind != ClientKind::Split;
+        if !rolled_back && within && !is_late {
             *self.book.tally.honest_wronged.entry(kind).or_default() += 1;
             let text = format!("{} was called a thief after {age} ms", kind.name());
             self.violate(LOST_ANSWER_COSTS_NOTHING, sid, text);
