@@ -27,7 +27,7 @@ pub fn make() -> io::Result<bool> {
     if !stream(build.current_dir(tree::root()))?.success {
         return Ok(false);
     }
-    let program = tree::root().join("target/release/cloakroom");
+    let program = built()?.join("release/cloakroom");
     let dist = tree::root().join("target/dist");
     let name = format!("cloakroom-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     let folder = dist.join(&name);
@@ -48,12 +48,19 @@ pub fn step() -> io::Result<Outcome> {
         return Ok(Outcome::Counted(Tally::FAILED));
     }
     let scratch = tree::root().join("target/dist-check");
-    let program = tree::root().join("target/debug/cloakroom");
+    let program = built()?.join("debug/cloakroom");
     fill(&program, &scratch.join("folder"))?;
     image_folder(&program, &scratch)?;
     let checks = [unit_is_hardened(&scratch.join("folder"))?, image_works(&scratch.join("image"))?];
     fs::remove_dir_all(&scratch)?;
     Ok(Outcome::Counted(checks.into_iter().sum()))
+}
+
+/// The build directory, wherever it is: this program was built into it.
+fn built() -> io::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().and_then(Path::parent);
+    Ok(folder.ok_or_else(|| io::Error::other("no build directory"))?.to_owned())
 }
 
 /// The program and what belongs beside it.
