@@ -1,11 +1,14 @@
 //! Loads that bring along what the found records name.
 
+use std::collections::BTreeMap;
+
 use cloakroom_core::types::Partition;
 use cloakroom_store::{Follow, Found, Key, Kind, StoreError};
 use tokio::time::Instant;
 
 use crate::RedisStore;
 use crate::keys::Keys;
+use crate::link::Expects;
 use crate::read;
 use crate::script::{Call, FOLLOW};
 use crate::server::Effect;
@@ -19,20 +22,48 @@ impl RedisStore {
         follow: Follow,
     ) -> Result<Found, StoreError> {
         let deadline = Instant::now() + self.server.timeout;
-        let is_guess = keys.iter().any(|key| key.kind() == Kind::Subject);
-        if is_guess && follow == Follow::Subject {
-            // Mostly a good one, and then it takes no script.
-            let asked = self.load_by(deadline, partition, keys).await?;
-            if follow.keys(keys, &asked).is_empty() {
-                return Ok(Found { asked, followed: Vec::new() });
+        if let Some(names) = self.owners.guess(keys, follow) {
+            // Mostly a good guess, and then it takes no script.
+            let found = self.load_guessed(deadline, partition, keys, &names, follow).await?;
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
         let call = call(&self.keys(partition)?, keys, follow);
         let answer = self.server.call_by(deadline, partition, &call, Effect::None).await?;
-        match read::followed(&answer.value, partition, keys, follow)? {
-            Some(found) if self.is_certain(&found) => Ok(found),
-            Some(_) | None => self.load_in_steps(deadline, partition, keys, follow).await,
+        let found = match read::followed(&answer.value, partition, keys, follow)? {
+            Some(found) if self.is_certain(&found) => found,
+            Some(_) | None => self.load_in_steps(deadline, partition, keys, follow).await?,
+        };
+        self.owners.learn(keys, &found.asked);
+        Ok(found)
+    }
+
+    /// By plain reads, of one state; none where the records name others than was guessed.
+    async fn load_guessed(
+        &self,
+        deadline: Instant,
+        partition: Partition,
+        keys: &[Key],
+        names: &[Key],
+        follow: Follow,
+    ) -> Result<Option<Found>, StoreError> {
+        let all = [keys, names].concat();
+        let expects = expected(&all);
+        let Some(mut asked) = self.load_plainly(deadline, partition, &all, expects).await? else {
+            return Ok(None);
+        };
+        let beside = asked.split_off(keys.len());
+        let named = follow.keys(keys, &asked);
+        let mut brought: BTreeMap<&Key, _> = names.iter().zip(beside).collect();
+        if named.iter().any(|name| !brought.contains_key(name)) {
+            return Ok(None);
         }
+        let followed = named.into_iter().map(|name| {
+            let found = brought.remove(&name).flatten();
+            (name, found)
+        });
+        Ok(Some(Found { followed: followed.collect(), asked }))
     }
 
     /// While a slot moves, a key that the server wasn't told of may have gone ahead.
@@ -63,6 +94,24 @@ impl RedisStore {
         let why = "records change faster than they can be read";
         Err(StoreError::Unavailable(why.to_owned()))
     }
+}
+
+/// What a session that is looked at names is there with it; whether a token is denied is open.
+fn expected(keys: &[Key]) -> Expects {
+    let is_there = |kind| match kind {
+        Kind::Session | Kind::Subject | Kind::Index | Kind::Partition => true,
+        Kind::Data
+        | Kind::User
+        | Kind::Identifier
+        | Kind::Handle
+        | Kind::DeniedToken
+        | Kind::Throttle
+        | Kind::SigningKey
+        | Kind::ApiKey
+        | Kind::StoreKey
+        | Kind::Settings => false,
+    };
+    if keys.iter().all(|key| is_there(key.kind())) { Expects::Values } else { Expects::Gaps }
 }
 
 fn call(named: &Keys, keys: &[Key], follow: Follow) -> Call {

@@ -34,6 +34,7 @@ mod form;
 mod keys;
 mod link;
 mod node;
+mod owners;
 mod read;
 mod routes;
 mod script;
@@ -47,6 +48,8 @@ pub use error::RedisError;
 pub use settings::{RedisSettings, TlsFiles};
 
 use keys::Keys;
+use link::Expects;
+use owners::Owners;
 use script::{Call, LOAD, LOG, TRIM};
 use server::{Answer, Effect, Server};
 use wake::Wake;
@@ -57,6 +60,7 @@ pub struct RedisStore {
     namespace: String,
     replica_wait: std::time::Duration,
     wake: Wake,
+    owners: Owners,
 }
 
 impl RedisStore {
@@ -68,6 +72,7 @@ impl RedisStore {
             server,
             namespace: settings.namespace.clone(),
             replica_wait: settings.replica_wait,
+            owners: Owners::new(),
         })
     }
 
@@ -114,16 +119,32 @@ impl RedisStore {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let named: Vec<_> = keys.iter().map(|key| named.record(key)).collect();
-        if keys.iter().all(|key| is_rarely_mortal(key.kind())) {
-            let values = self.server.peek(deadline, partition, &named).await?;
-            if let Some(values) = values.filter(|values| read::is_plain(values)) {
-                return read::plain(&values, keys);
-            }
+        if keys.iter().all(|key| is_rarely_mortal(key.kind()))
+            && let Some(found) = self.load_plainly(deadline, partition, keys, Expects::Gaps).await?
+        {
+            return Ok(found);
         }
+        let named: Vec<_> = keys.iter().map(|key| named.record(key)).collect();
         let call = Call::script(&LOAD, &named);
         let answer = self.server.call_by(deadline, partition, &call, Effect::None).await?;
         read::records(&answer.value, partition, keys)
+    }
+
+    /// Loads records without a script; none where only one can tell what is there.
+    async fn load_plainly(
+        &self,
+        deadline: Instant,
+        partition: Partition,
+        keys: &[Key],
+        expects: Expects,
+    ) -> Result<Option<Vec<Option<Versioned>>>, StoreError> {
+        let named = self.keys(partition)?;
+        let named: Vec<_> = keys.iter().map(|key| named.record(key)).collect();
+        let values = self.server.peek(deadline, partition, &named, expects).await?;
+        match values.filter(|values| read::is_plain(values)) {
+            Some(values) => read::plain(&values, keys).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Waits until every replica has what was written on the connection of this answer.
@@ -196,6 +217,7 @@ impl Store for RedisStore {
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
         let call = batch::call(&self.keys(partition)?, partition, self.wake.channel(), &batch);
+        self.owners.learn_written(&batch);
         let is_waiting = !self.replica_wait.is_zero() && batch.is_ending();
         let effect = if is_waiting { Effect::UnknownAlone } else { Effect::Unknown };
         let answer = self.server.call(partition, &call, effect).await?;

@@ -98,13 +98,41 @@ impl Link {
         replies.map_err(|error| self.failed(error))
     }
 
-    /// Reads strings from one state; each may be refused.
-    pub(crate) async fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Value>, Fault> {
-        let mut commands = redis::pipe();
-        if let [key] = keys {
-            commands.cmd("GET").arg(key.as_slice());
-            return self.ask_all(&commands).await;
+    /// Reads strings from one state; each may be refused. None where something was expected and
+    /// isn't there.
+    pub(crate) async fn get_all(
+        &self,
+        keys: &[Vec<u8>],
+        expects: Expects,
+    ) -> Result<Option<Vec<Value>>, Fault> {
+        match (keys, expects) {
+            ([key], _) => {
+                let mut commands = redis::pipe();
+                commands.cmd("GET").arg(key.as_slice());
+                self.ask_all(&commands).await.map(Some)
+            }
+            (_, Expects::Values) => self.get_present(keys).await,
+            (_, Expects::Gaps) => self.get_each(keys).await.map(Some),
         }
+    }
+
+    /// In one command, which takes what is no string for a gap: so that none may remain.
+    async fn get_present(&self, keys: &[Vec<u8>]) -> Result<Option<Vec<Value>>, Fault> {
+        let mut cmd = redis::cmd("MGET");
+        for key in keys {
+            cmd.arg(key.as_slice());
+        }
+        match self.ask(&cmd).await? {
+            Value::Array(values) if values.len() == keys.len() => {
+                Ok(Some(values).filter(|values| !values.contains(&Value::Nil)))
+            }
+            _ => Err(Fault::Other("a read had no answer".to_owned())),
+        }
+    }
+
+    /// In a transaction, whose every command says what it met.
+    async fn get_each(&self, keys: &[Vec<u8>]) -> Result<Vec<Value>, Fault> {
+        let mut commands = redis::pipe();
         commands.atomic();
         for key in keys {
             commands.cmd("GET").arg(key.as_slice());
@@ -126,6 +154,15 @@ impl Link {
         }
         fault
     }
+}
+
+/// What a read is likely to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expects {
+    /// All that was asked for.
+    Values,
+    /// Less.
+    Gaps,
 }
 
 /// An answer, or the refusal that it is.

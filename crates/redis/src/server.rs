@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::error::RedisError;
 use crate::facts::Facts;
 use crate::fault::Fault;
-use crate::link::{Link, answer};
+use crate::link::{Expects, Link, answer};
 use crate::node::Node;
 use crate::routes::Routes;
 use crate::script::Call;
@@ -94,6 +94,7 @@ impl Server {
         deadline: Instant,
         partition: Partition,
         keys: &[Vec<u8>],
+        expects: Expects,
     ) -> Result<Option<Vec<Value>>, StoreError> {
         let mut progress = Progress::default();
         let asking = async {
@@ -102,7 +103,7 @@ impl Server {
             let link = node.shared().await.ok()?;
             progress.is_sent = true;
             progress.link = Some(Arc::clone(&link));
-            link.get_all(keys).await.ok()
+            link.get_all(keys, expects).await.ok().flatten()
         };
         match timeout_at(deadline, asking).await {
             Ok(replies) => Ok(replies),

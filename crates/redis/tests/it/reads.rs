@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cloakroom_core::session::Session;
+use cloakroom_core::subject::SubjectState;
+use cloakroom_core::types::{Sid, Subject, Timestamp};
 use cloakroom_redis::{RedisSettings, RedisStore};
+use cloakroom_store::conformance::samples;
 use cloakroom_store::record::DeniedToken;
-use cloakroom_store::{Batch, Key, Record, Review, Store, StoreError, Tick, Version};
+use cloakroom_store::{Batch, Follow, Key, Record, Review, Store, StoreError, Tick, Version};
 
 use crate::servers::{Process, redis};
 use crate::world::{HERE, connect, done, find, index, settings};
@@ -71,6 +75,107 @@ async fn a_verify_is_one_round_trip_and_no_script() {
     let statistics = server.cli(&["INFO", "commandstats"]);
     assert!(statistics.contains("cmdstat_exec:calls=10,"), "{statistics}");
     assert!(!statistics.contains("cmdstat_evalsha"), "{statistics}");
+}
+
+fn session(sid: Sid, subject: Option<&str>) -> Record {
+    let subject = subject.map(|name| Subject::parse(name).expect("a subject"));
+    Record::Session(Box::new(Session { sid, subject, ..samples::ended_session() }))
+}
+
+/// A session with its subject's record, as another node would have written them.
+async fn write_session(store: &RedisStore, sid: Sid, subject: &str) -> [Key; 2] {
+    let keys = [Key::Session(sid), Key::Subject(Subject::parse(subject).expect("a subject"))];
+    let mut batch = Batch::default();
+    batch.put(keys[0].clone(), Version::ZERO, session(sid, Some(subject)), Review::Never);
+    let state = SubjectState::new(Subject::parse(subject).expect("a subject"));
+    batch.put(keys[1].clone(), Version::ZERO, Record::Subject(state), Review::Never);
+    done(store, HERE, batch).await;
+    keys
+}
+
+fn sid(number: u8) -> Sid {
+    Sid::new(Timestamp::from_secs(1), HERE, [number; 8])
+}
+
+/// Makes the server know the script, by a session that the store hasn't seen.
+async fn teach(store: &RedisStore) {
+    let key = [Key::Session(sid(0))];
+    store.load_following(HERE, &key, Follow::Subject).await.expect("a load");
+}
+
+async fn followed(store: &RedisStore, key: &Key, follow: Follow) -> Vec<(Key, bool)> {
+    let found = store.load_following(HERE, std::slice::from_ref(key), follow).await;
+    let found = found.expect("a load");
+    assert!(found.asked[0].is_some(), "the session is there");
+    found.followed.into_iter().map(|(key, found)| (key, found.is_some())).collect()
+}
+
+/// How often something was called since last time.
+fn calls(server: &Process, names: &[&str]) -> Vec<u64> {
+    let statistics = server.cli(&["INFO", "commandstats"]);
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    let count = |name: &&str| {
+        let line = statistics.lines().find_map(|line| line.strip_prefix(&format!("{name}:calls=")));
+        let digits = line.and_then(|rest| rest.split(',').next());
+        digits.map_or(0, |digits| digits.parse().expect("a count"))
+    };
+    names.iter().map(count).collect()
+}
+
+const SCRIPT_OR_PLAIN: [&str; 3] = ["cmdstat_evalsha", "cmdstat_mget", "cmdstat_exec"];
+
+#[tokio::test]
+async fn a_session_takes_a_script_once_and_then_one_plain_read() {
+    let (server, settings, writer) = world().await;
+    let [key, subject] = write_session(&writer, sid(1), "ada").await;
+    let reader = connect(&settings).await;
+    teach(&reader).await;
+    calls(&server, &SCRIPT_OR_PLAIN);
+    for expected in [[1, 0, 0], [0, 1, 0], [0, 1, 0]] {
+        let found = followed(&reader, &key, Follow::Subject).await;
+        assert_eq!(found, [(subject.clone(), true)]);
+        assert_eq!(calls(&server, &SCRIPT_OR_PLAIN), expected);
+    }
+    // Whoever wrote it knows from the first.
+    followed(&writer, &key, Follow::Subject).await;
+    assert_eq!(calls(&server, &SCRIPT_OR_PLAIN), [0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_wrong_guess_is_found_out() {
+    let (server, settings, store) = world().await;
+    let [key, _] = write_session(&store, sid(1), "ada").await;
+    let [_, of_bob] = write_session(&store, sid(2), "bob").await;
+    followed(&store, &key, Follow::Subject).await;
+    // No node does this: somebody else has put another's session under its name.
+    let versioned = store.load(HERE, std::slice::from_ref(&key)).await.expect("a load");
+    let version = versioned[0].as_ref().expect("a session").version;
+    let mut batch = Batch::default();
+    batch.put(key.clone(), version, session(sid(1), Some("bob")), Review::Never);
+    done(&store, HERE, batch).await;
+    teach(&connect(&settings).await).await;
+    calls(&server, &SCRIPT_OR_PLAIN);
+    for expected in [[1, 1, 0], [0, 1, 0]] {
+        assert_eq!(followed(&store, &key, Follow::Subject).await, [(of_bob.clone(), true)]);
+        assert_eq!(calls(&server, &SCRIPT_OR_PLAIN), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_a_guess_misses_is_said_to_be_missing() {
+    let (server, settings, store) = world().await;
+    let [key, subject] = write_session(&store, sid(1), "ada").await;
+    let index = Key::Index(Subject::parse("ada").expect("a subject"));
+    for _ in 0..2 {
+        let found = followed(&store, &key, Follow::SubjectAndIndex).await;
+        assert_eq!(found, [(subject.clone(), true), (index.clone(), false)]);
+    }
+    // A value that can't be read must not pass for one that isn't there.
+    let foreign = format!("{{{}:1}}:subject:ada", settings.namespace);
+    server.cli(&["DEL", &foreign]);
+    server.cli(&["HSET", &foreign, "a", "b"]);
+    let load = store.load_following(HERE, &[key], Follow::Subject).await;
+    assert!(matches!(load, Err(StoreError::Corrupt { .. })), "{load:?}");
 }
 
 #[tokio::test]

@@ -126,10 +126,11 @@ impl Calls for Server {
         match self {
             Self::Redis(process) => {
                 let statistics = process.cli(&["INFO", "commandstats"]);
-                // A load is a transaction or a script, a commit a script.
+                // A load is a transaction, a script or a plain read of several, a commit a script.
                 let calls = statistics.lines().filter_map(|line| {
                     let (name, rest) = line.trim().split_once(":calls=")?;
-                    let is_call = ["cmdstat_evalsha", "cmdstat_exec", "cmdstat_wait"];
+                    let is_call =
+                        ["cmdstat_evalsha", "cmdstat_exec", "cmdstat_mget", "cmdstat_wait"];
                     let count = rest.split(',').next().filter(|_| is_call.contains(&name))?;
                     count.parse::<u64>().ok()
                 });
