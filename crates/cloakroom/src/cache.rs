@@ -451,7 +451,12 @@ impl Cache {
     }
 
     /// Whether this session was seen to be over, whatever was read of it and of its partition.
-    pub(crate) fn ended_lately(&self, session: &Session, state: &PartitionState) -> Option<Ending> {
+    pub(crate) fn ended_lately(
+        &self,
+        session: &Session,
+        subject: Option<&SubjectState>,
+        state: &PartitionState,
+    ) -> Option<Ending> {
         #[cfg(feature = "mutants")]
         if active(Mutant::FillAfterEnding) {
             return None;
@@ -467,7 +472,12 @@ impl Cache {
             return Some(*ending);
         }
         let (bump, except, _) = recent.subjects.get(session.subject.as_ref()?)?;
-        let spared = *except == Some(session.sid) || session.subject_epoch >= bump.epoch;
+        // An epoch tells only where the record knows this raise: a store that went back may have
+        // given the number to another one.
+        let is_counted = subject.is_some_and(|subject| subject.was_raised_at(bump.at));
+        let is_later =
+            session.subject_epoch >= bump.epoch && (is_counted || session.created_at >= bump.at);
+        let spared = *except == Some(session.sid) || is_later;
         let ending = Ending { at: bump.at, reason: bump.reason, successor: None };
         (!spared).then_some(ending)
     }
@@ -488,8 +498,8 @@ impl Recent {
                 let ending = Ending { at: now, reason: *reason, successor: None };
                 self.sessions.entry(*sid).or_insert((ending, now)).1 = now;
             }
-            FeedEntry::SubjectRaised { subject, epoch, except, reason } => {
-                let bump = Bump { epoch: *epoch, at: now, reason: *reason };
+            FeedEntry::SubjectRaised { subject, epoch, except, reason, at } => {
+                let bump = Bump { epoch: *epoch, at: *at, reason: *reason };
                 let known = self.subjects.get(subject);
                 if known.is_none_or(|(old, ..)| old.epoch < *epoch) {
                     self.subjects.insert(subject.clone(), (bump, *except, now));

@@ -6,7 +6,7 @@ use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::limits::{REASON_CHARS_MAX, TOKEN_LEEWAY};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{EndReason, Ending, Lifecycle, Session};
-use cloakroom_core::subject::SubjectState;
+use cloakroom_core::subject::{Bump, SubjectState};
 use cloakroom_core::token::Looks;
 use cloakroom_core::token::TokenRefusal;
 use cloakroom_core::token::access::jti_partition;
@@ -173,7 +173,8 @@ impl<S: Store> Authority<S> {
     ) -> Result<Option<Ending>, Error> {
         let state = loaded.partition()?;
         let standing = session.standing(loaded.subject_of(session)?, state, loaded.now);
-        let ending = standing.err().or_else(|| self.cache.ended_lately(session, state));
+        let subject = loaded.subject_of(session)?;
+        let ending = standing.err().or_else(|| self.cache.ended_lately(session, subject, state));
         if let Some(ending) = ending {
             self.found_over(session, ending, loaded);
         }
@@ -187,8 +188,10 @@ impl<S: Store> Authority<S> {
         let is_timeout =
             matches!(ending.reason, EndReason::IdleTimeout | EndReason::AbsoluteTimeout);
         // A timeout may look otherwise to a node that knows of a later use.
+        let subject = loaded.subject_of(session).ok().flatten();
         let known = loaded.partition().ok();
-        let is_known = known.is_some_and(|p| self.cache.ended_lately(session, p).is_some());
+        let is_known =
+            known.is_some_and(|p| self.cache.ended_lately(session, subject, p).is_some());
         if !is_timeout && !is_known {
             let entry = ended_feed(session, ending.reason, self.forget_at(loaded.now));
             self.observe(partition, Version::ZERO, &[entry]);
@@ -332,15 +335,30 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
         change: impl Fn(&mut SubjectState) + Send + Sync,
     ) -> Result<EndedMany, Error> {
+        let plan = Raise { subject, reason, keep, lost: None };
+        self.raise_as(&plan, ctx, change).await
+    }
+
+    /// Raises by a plan; what it means to do again and the store has is left as it is.
+    pub(crate) async fn raise_as(
+        &self,
+        plan: &Raise<'_>,
+        ctx: &Context,
+        change: impl Fn(&mut SubjectState) + Send + Sync,
+    ) -> Result<EndedMany, Error> {
+        let Raise { subject, reason, keep, lost } = *plan;
         let partition = self.partition_of(subject);
         let keys = vec![Key::Partition, Key::Subject(subject.clone()), Key::Index(subject.clone())];
         let decide = |loaded: &Loaded| {
             if let Some(missing) = unloaded_sessions(subject, loaded) {
                 return Ok(Decision::Load(missing));
             }
+            let known = loaded.subject(subject);
+            if lost.is_some_and(|lost| known.is_some_and(|known| known.was_raised_at(lost.at))) {
+                return Ok(Decision::Done(0));
+            }
             let mut batch = Batch::default();
-            let plan = Raise { subject, reason, keep };
-            let revoked = self.decide_raise(&mut batch, &plan, loaded, &change)?;
+            let revoked = self.decide_raise(&mut batch, plan, loaded, &change)?;
             let kind = EventKind::SubjectSignedOutEverywhere;
             let mut event = ctx.event(kind, loaded.now, keep, Some(subject));
             event.reason = Some(reason.as_str().to_owned());
@@ -360,7 +378,7 @@ impl<S: Store> Authority<S> {
         loaded: &Loaded,
         change: &impl Fn(&mut SubjectState),
     ) -> Result<usize, Error> {
-        let Raise { subject, reason, keep } = *plan;
+        let Raise { subject, reason, keep, lost } = *plan;
         let state = loaded.partition()?;
         let known = loaded.subject(subject);
         let live = |session: &&Session| session.standing(known, state, loaded.now).is_ok();
@@ -372,9 +390,12 @@ impl<S: Store> Authority<S> {
             return Err(Refusal::SessionEnded(EndReason::SignedOutElsewhere).into());
         }
         let mut record = known.cloned().unwrap_or_else(|| SubjectState::new(subject.clone()));
-        record.raise(reason, loaded.now);
+        match lost {
+            Some(lost) => record.raise_again(lost),
+            None => record.raise(reason, loaded.now),
+        }
         change(&mut record);
-        let epoch = record.epoch;
+        let (epoch, at) = (record.epoch, lost.map_or(loaded.now, |lost| lost.at));
         let key = Key::Subject(subject.clone());
         batch.put(key.clone(), loaded.version(&key), Record::Subject(record), Review::Never);
         let index = Key::Index(subject.clone());
@@ -390,12 +411,13 @@ impl<S: Store> Authority<S> {
             batch.put(key, version, Record::Session(Box::new(session)), Review::Keep);
         }
         let subject = subject.clone();
-        batch.feed(FeedEntry::SubjectRaised { subject, epoch, except: keep, reason });
+        batch.feed(FeedEntry::SubjectRaised { subject, epoch, except: keep, reason, at });
         Ok(live.len() - usize::from(kept.is_some()))
     }
 
     /// Ends a session for an operator or a backend, with words of its own for the event. A backend
-    /// whose user has signed out says `signed_out`, which is then the reason.
+    /// whose user has signed out says `signed_out`, or `signed_out_elsewhere` where it was from
+    /// another session; that is then the reason.
     pub async fn end_session(
         &self,
         sid: Sid,
@@ -410,10 +432,9 @@ impl<S: Store> Authority<S> {
         let subject = loaded.subject_of(session)?;
         let standing = session.standing(subject, loaded.partition()?, loaded.now);
         let already = standing.err().map(|_| Ended { durability: Durability::Durable });
-        let reason = match words {
-            Some(words) if words == EndReason::SignedOut.as_str() => EndReason::SignedOut,
-            Some(_) | None => EndReason::EndedByOperator,
-        };
+        let told = [EndReason::SignedOut, EndReason::SignedOutElsewhere];
+        let told = told.into_iter().find(|reason| words == Some(reason.as_str()));
+        let reason = told.unwrap_or(EndReason::EndedByOperator);
         let ended = self.end_from(Some(loaded), sid, reason.into(), words, ctx).await?;
         Ok(ended.or(already).unwrap_or(Ended { durability: Durability::Local }))
     }
@@ -501,6 +522,8 @@ pub(crate) struct Raise<'a> {
     pub(crate) reason: EndReason,
     /// The one session that is taken along.
     pub(crate) keep: Option<Sid>,
+    /// The raise that is done again, since a store that went back has lost it.
+    pub(crate) lost: Option<Bump>,
 }
 
 const ON_BEHALF: Refusal = Refusal::Forbidden("a session opened on behalf of a user can't do this");

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use cloakroom_core::event::FeedEntry;
 use cloakroom_core::keys::KeyState;
-use cloakroom_core::session::{EndReason, Lifecycle};
+use cloakroom_core::session::Lifecycle;
+use cloakroom_core::subject::Bump;
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Batch, Entry, Key, Log, Logged, Store, Tick};
 
@@ -18,6 +19,7 @@ use cloakroom_core::mutants::{Mutant, active};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
+use crate::ending::Raise;
 
 /// Entries read at a time.
 const PAGE: usize = 256;
@@ -415,8 +417,9 @@ impl<S: Store> Authority<S> {
                     self.announce_if_gone(partition, *sid, entry).await?;
                 }
             }
-            FeedEntry::SubjectRaised { subject, epoch, except, reason } => {
-                self.raise_again(subject, *epoch, *except, *reason, &ctx).await?;
+            FeedEntry::SubjectRaised { subject, epoch, except, reason, at } => {
+                let lost = Bump { epoch: *epoch, at: *at, reason: *reason };
+                self.raise_again(subject, *except, lost, &ctx).await?;
             }
             FeedEntry::TokenDenied { jti, until } => {
                 self.deny_token(jti, *until, &ctx).await?;
@@ -455,22 +458,15 @@ impl<S: Store> Authority<S> {
     async fn raise_again(
         &self,
         subject: &Subject,
-        epoch: u64,
-        except: Option<Sid>,
-        reason: EndReason,
+        keep: Option<Sid>,
+        lost: Bump,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let home = self.partition_of(subject);
-        let key = Key::Subject(subject.clone());
-        let lost = |known: u64| known < epoch;
-        let known = self.load(home, &[key]).await?.subject(subject).map_or(0, |s| s.epoch);
-        if !lost(known) {
-            return Ok(());
-        }
+        let plan = Raise { subject, reason: lost.reason, keep, lost: Some(lost) };
         // Where the spared session is gone with the log, nobody is spared.
-        match self.raise(subject, reason, except, ctx, |s| s.epoch = s.epoch.max(epoch)).await {
+        match self.raise_as(&plan, ctx, |_| {}).await {
             Err(Error::Refused(_)) => {
-                self.raise(subject, reason, None, ctx, |s| s.epoch = s.epoch.max(epoch)).await?;
+                self.raise_as(&Raise { keep: None, ..plan }, ctx, |_| {}).await?;
             }
             other => {
                 other?;

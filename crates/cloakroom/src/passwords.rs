@@ -199,7 +199,8 @@ impl<S: Store> Authority<S> {
         let user = loaded.user(subject).ok_or(gone)?;
         let (mut next, token) = decide_step(self, step, loaded)?;
         let mut batch = Batch::default();
-        let plan = Raise { subject, reason: EndReason::PasswordChanged, keep: Some(*sid) };
+        let plan =
+            Raise { subject, reason: EndReason::PasswordChanged, keep: Some(*sid), lost: None };
         let at = loaded.now;
         let change = |record: &mut SubjectState| record.password_changed_at = Some(at);
         // It expects the partition as it was read, since it takes a session along.

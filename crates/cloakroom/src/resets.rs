@@ -103,7 +103,8 @@ impl<S: Store> Authority<S> {
             }
             let at = loaded.now;
             let mut batch = Batch::default();
-            let plan = Raise { subject: id, reason: EndReason::PasswordChanged, keep: None };
+            let plan =
+                Raise { subject: id, reason: EndReason::PasswordChanged, keep: None, lost: None };
             let change = |state: &mut SubjectState| state.password_changed_at = Some(at);
             let revoked = self.decide_raise(&mut batch, &plan, loaded, &change)?;
             let key = Key::User(id.clone());

@@ -141,7 +141,8 @@ impl<S: Store> Authority<S> {
             let revoked = match loaded.user(subject) {
                 Some(_) => self.decide_delete(&mut batch, subject, loaded, ctx)?,
                 None => {
-                    let plan = Raise { subject, reason: EndReason::UserDisabled, keep: None };
+                    let plan =
+                        Raise { subject, reason: EndReason::UserDisabled, keep: None, lost: None };
                     let change = |state: &mut SubjectState| state.claims = Object::new();
                     self.decide_raise(&mut batch, &plan, loaded, &change)?
                 }

@@ -323,7 +323,7 @@ impl<S: Store> Authority<S> {
         loaded: &Loaded,
         ctx: &Context,
     ) -> Result<usize, Error> {
-        let plan = Raise { subject: id, reason: EndReason::UserDisabled, keep: None };
+        let plan = Raise { subject: id, reason: EndReason::UserDisabled, keep: None, lost: None };
         let at = loaded.now;
         let revoked = self.decide_raise(batch, &plan, loaded, &|state: &mut SubjectState| {
             state.disabled_at = state.disabled_at.or(Some(at));
@@ -488,7 +488,7 @@ impl<S: Store> Authority<S> {
             (Some(false) | None, false) => None,
         };
         if let Some(reason) = reason {
-            let plan = Raise { subject, reason, keep: None };
+            let plan = Raise { subject, reason, keep: None, lost: None };
             return self.decide_raise(batch, &plan, loaded, apply);
         }
         let mut state =

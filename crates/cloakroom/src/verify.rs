@@ -275,7 +275,7 @@ impl<S: Store> Authority<S> {
             verdict = judge(&known);
         }
         verdict?;
-        match self.cache.ended_lately(&known.session, &known.partition) {
+        match self.cache.ended_lately(&known.session, known.subject.as_deref(), &known.partition) {
             Some(ending) => Err(Refusal::SessionEnded(ending.reason).into()),
             None => Ok(known),
         }

@@ -156,6 +156,9 @@ pub enum FeedEntry {
         except: Option<Sid>,
         /// Why.
         reason: EndReason,
+        /// When; by this a store that went back is known to have lost it, whatever epoch it has
+        /// come to since.
+        at: Timestamp,
     },
     /// One access token is over.
     TokenDenied {

@@ -49,7 +49,24 @@ impl SubjectState {
 
     /// Ends every session opened so far.
     pub fn raise(&mut self, reason: EndReason, at: Timestamp) {
-        self.epoch += 1;
+        self.raise_to(self.epoch + 1, reason, at);
+    }
+
+    /// Raises anew what a store that went back has lost: under the epoch that it had, or a later
+    /// one where that was given to another raise meanwhile.
+    pub fn raise_again(&mut self, lost: Bump) {
+        self.raise_to(lost.epoch.max(self.epoch + 1), lost.reason, lost.at);
+    }
+
+    /// Whether it knows of the raise of that instant, or has forgotten it for later ones.
+    pub fn was_raised_at(&self, at: Timestamp) -> bool {
+        let is_forgotten =
+            self.bumps.len() == SUBJECT_BUMPS_KEPT && self.bumps.iter().all(|bump| bump.at > at);
+        is_forgotten || self.bumps.iter().any(|bump| bump.at == at)
+    }
+
+    fn raise_to(&mut self, epoch: u64, reason: EndReason, at: Timestamp) {
+        self.epoch = epoch;
         self.bumps.push(Bump { epoch: self.epoch, at, reason });
         if self.bumps.len() > SUBJECT_BUMPS_KEPT {
             self.bumps.remove(0);

@@ -28,6 +28,8 @@ pub(crate) struct Routes {
     guides: Vec<Arc<Node>>,
     table: ArcSwap<Table>,
     is_doubted: AtomicBool,
+    /// The latest configuration that a sentinel has named, and when it was last named.
+    latest: Mutex<Option<(u64, Instant)>>,
     /// Held by whoever asks for the way.
     asking: tokio::sync::Mutex<()>,
 }
@@ -66,6 +68,7 @@ impl Routes {
             guides: Vec::new(),
             table: ArcSwap::from_pointee(Table { masters: Vec::new(), asked_at: None }),
             is_doubted: AtomicBool::new(true),
+            latest: Mutex::default(),
             asking: tokio::sync::Mutex::new(()),
         };
         let guides = match &routes.topology {
@@ -205,7 +208,11 @@ impl Routes {
         let mut cmd = redis::cmd("CLUSTER");
         cmd.arg("SLOTS");
         let mut problem = RedisError::NoOwner(0);
-        let mut asked = ask_nodes(&guides, &cmd);
+        let ask = |guide: Arc<Node>| {
+            let cmd = cmd.clone();
+            async move { ask_node(&guide, &cmd).await }
+        };
+        let mut asked = ask_nodes(&guides, ask);
         while let Some(Ok((guide, reply))) = asked.join_next().await {
             match reply {
                 Ok(reply) => match self.read_slots(&reply, &guide.address, partitions) {
@@ -249,31 +256,69 @@ impl Routes {
         (0..partitions).map(owner).collect()
     }
 
-    /// The master that most of them name: one that is cut off may not know of a new one.
+    /// The master of the latest configuration: during a failover one sentinel knows it before the
+    /// others do, and the former master may be up again meanwhile, with what it had. Among those of
+    /// one configuration, the master that most of them name.
     async fn ask_sentinels(&self, name: &str) -> Result<Vec<Arc<Node>>, RedisError> {
-        let mut cmd = redis::cmd("SENTINEL");
-        cmd.arg("get-master-addr-by-name").arg(name);
         let mut problem = RedisError::NoMaster(name.to_owned());
-        let mut votes: BTreeMap<Address, usize> = BTreeMap::new();
-        let mut asked = ask_nodes(&self.guides, &cmd);
+        let mut votes: BTreeMap<(u64, Address), usize> = BTreeMap::new();
+        let ask = |guide: Arc<Node>| {
+            let name = name.to_owned();
+            async move { named_master(&guide, &name).await }
+        };
+        let mut asked = ask_nodes(&self.guides, ask);
         while let Some(Ok((guide, reply))) = asked.join_next().await {
             match reply {
-                Ok(reply) => {
-                    let Some(address) = named_address(&reply) else { continue };
-                    let count = votes.entry(address).or_default();
-                    *count += 1;
-                    if *count > self.guides.len() / 2 {
-                        break;
-                    }
-                }
+                Ok(Some(named)) => *votes.entry(named).or_default() += 1,
+                Ok(None) => {}
                 Err(fault) => problem = at_node(&guide, fault),
             }
         }
-        match votes.into_iter().max_by_key(|(_, count)| *count) {
-            Some((address, _)) => Ok(vec![self.node(&address)?]),
-            None => Err(problem),
+        let Some((epoch, address)) = elected(votes) else { return Err(problem) };
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.is_some_and(|latest| is_behind(epoch, latest, Instant::now())) {
+            return Ok(self.table.load().masters.clone());
         }
+        *latest = Some((epoch, Instant::now()));
+        Ok(vec![self.node(&address)?])
     }
+}
+
+/// Of what was named how often, the master of the latest configuration, with that.
+fn elected(votes: BTreeMap<(u64, Address), usize>) -> Option<(u64, Address)> {
+    let best = votes.into_iter().max_by_key(|((epoch, _), count)| (*epoch, *count))?;
+    Some(best.0)
+}
+
+/// Whether a configuration is older than the latest one and that one may still be relied on:
+/// whoever named it may be away for a moment. Not for long, since sentinels that were set up anew
+/// count from zero.
+fn is_behind(epoch: u64, (latest, named_at): (u64, Instant), now: Instant) -> bool {
+    epoch < latest && now.saturating_duration_since(named_at) < EPOCH_KEPT
+}
+
+/// The master that a sentinel names, and under which configuration. That is asked for first: so a
+/// former master is never taken for the one of a later configuration.
+async fn named_master(guide: &Node, name: &str) -> Result<Option<(u64, Address)>, Fault> {
+    let asked = |what: &str| {
+        let mut cmd = redis::cmd("SENTINEL");
+        cmd.arg(what).arg(name);
+        cmd
+    };
+    let epoch = match ask_node(guide, &asked("master")).await {
+        Ok(reply) => config_epoch(&reply),
+        // Without the privilege, or the master, what it names counts least.
+        Err(Fault::Privilege(_) | Fault::Other(_)) => 0,
+        Err(fault) => return Err(fault),
+    };
+    let reply = ask_node(guide, &asked("get-master-addr-by-name")).await?;
+    Ok(named_address(&reply).map(|address| (epoch, address)))
+}
+
+fn config_epoch(reply: &Value) -> u64 {
+    let pairs = value::pairs(reply);
+    let epoch = pairs.iter().find(|(name, _)| *name == "config-epoch");
+    epoch.and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or(0)
 }
 
 fn named_address(reply: &Value) -> Option<Address> {
@@ -283,14 +328,15 @@ fn named_address(reply: &Value) -> Option<Address> {
 }
 
 /// Asks all of them at once: one that hangs must not keep the others from answering.
-fn ask_nodes(nodes: &[Arc<Node>], cmd: &redis::Cmd) -> JoinSet<(Arc<Node>, Result<Value, Fault>)> {
+fn ask_nodes<T, F>(nodes: &[Arc<Node>], ask: impl Fn(Arc<Node>) -> F) -> JoinSet<(Arc<Node>, T)>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
     let mut asked = JoinSet::new();
     for node in nodes {
-        let (node, cmd) = (Arc::clone(node), cmd.clone());
-        asked.spawn(async move {
-            let reply = ask_node(&node, &cmd).await;
-            (node, reply)
-        });
+        let (node, reply) = (Arc::clone(node), ask(Arc::clone(node)));
+        asked.spawn(async move { (node, reply.await) });
     }
     asked
 }
@@ -331,5 +377,48 @@ pub(crate) fn at_node(node: &Node, fault: Fault) -> RedisError {
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often sentinels are asked while all goes well.
 const SENTINEL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a sentinel's configuration outranks an earlier one after it was last named.
+const EPOCH_KEPT: Duration = Duration::from_secs(10);
 /// How long one of several may think about the way.
 const GUIDE_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> Address {
+        Address { host: "127.0.0.1".to_owned(), port }
+    }
+
+    #[test]
+    fn one_sentinel_that_knows_of_the_failover_outvotes_two_that_do_not_yet() {
+        let votes = BTreeMap::from([((3, address(1)), 2), ((4, address(2)), 1)]);
+        assert_eq!(elected(votes), Some((4, address(2))));
+    }
+
+    #[test]
+    fn of_one_configuration_most_votes_decide() {
+        let votes = BTreeMap::from([((3, address(1)), 2), ((3, address(2)), 1)]);
+        assert_eq!(elected(votes), Some((3, address(1))));
+        assert_eq!(elected(BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn an_older_configuration_counts_again_when_nobody_names_the_later_one_for_long() {
+        let named_at = Instant::now();
+        assert!(is_behind(3, (4, named_at), named_at));
+        assert!(!is_behind(4, (4, named_at), named_at));
+        assert!(!is_behind(5, (4, named_at), named_at));
+        assert!(!is_behind(0, (4, named_at), named_at + EPOCH_KEPT));
+    }
+
+    #[test]
+    fn the_configuration_is_read_from_either_protocol_and_is_the_least_where_it_is_not_told() {
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let pairs = [("name", "main"), ("config-epoch", "7")].map(|(n, v)| (text(n), text(v)));
+        let flat = pairs.clone().into_iter().flat_map(|(name, value)| [name, value]).collect();
+        assert_eq!(config_epoch(&Value::Array(flat)), 7);
+        assert_eq!(config_epoch(&Value::Map(pairs.to_vec())), 7);
+        assert_eq!(config_epoch(&Value::Nil), 0);
+    }
+}

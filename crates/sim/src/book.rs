@@ -114,6 +114,9 @@ pub struct Book {
     pub denied: BTreeMap<String, Denial>,
     /// Signing keys that are revoked, by their `kid`.
     pub revoked_keys: BTreeMap<String, Denial>,
+    /// When each "sign out everywhere", and each end of a whole partition, first took effect: by its
+    /// instant, which it keeps when it is done again after a failover.
+    pub raises: BTreeMap<(Partition, Option<Subject>, Timestamp), Moment>,
     /// Sessions of which some access token was asked to be denied.
     pub denied_of: BTreeSet<Sid>,
     /// How often a user asked to end each session from another.
@@ -309,9 +312,9 @@ impl Book {
                         }
                     };
                     if state.epoch > epoch {
-                        let reason = state.bumps.last().map(|bump| bump.reason);
-                        let reason = reason.unwrap_or(EndReason::SignedOutEverywhere);
-                        self.raise(moment, partition, Some(subject), reason);
+                        let Some(bump) = state.bumps.last() else { continue };
+                        let which = (partition, Some(subject.clone()), bump.at);
+                        self.raise(moment, which, bump.reason);
                     }
                 }
                 (Key::DeniedToken(jti), None, Some(_)) => {
@@ -340,7 +343,8 @@ impl Book {
                 (Key::Partition, Some(Record::Partition(old)), Some(Record::Partition(new)))
                     if new.epoch > old.epoch =>
                 {
-                    self.raise(moment, partition, None, EndReason::EndedByOperator);
+                    let which = (partition, None, new.bumped_at);
+                    self.raise(moment, which, EndReason::EndedByOperator);
                 }
                 _ => {}
             }
@@ -400,23 +404,25 @@ impl Book {
     fn raise(
         &mut self,
         moment: Moment,
-        partition: Partition,
-        subject: Option<&Subject>,
+        which: (Partition, Option<Subject>, Timestamp),
         reason: EndReason,
     ) {
+        let (partition, subject, _) = which.clone();
+        let first = *self.raises.entry(which).or_insert(moment);
         let Some(part) = self.parts.get_mut(usize::from(partition.0)) else { return };
-        match subject {
+        match &subject {
             Some(subject) => {
-                part.raised.insert(subject.clone(), moment);
+                let last = part.raised.entry(subject.clone()).or_insert(first);
+                *last = first.max(*last);
             }
-            None => part.all_ended = Some(moment),
+            None => part.all_ended = part.all_ended.max(Some(first)),
         }
         let part = &*part;
         for (sid, track) in &mut self.tracks {
             if sid.partition() != partition || track.ended.is_some() {
                 continue;
             }
-            if subject.is_some() && track.subject.as_ref() != subject {
+            if subject.is_some() && track.subject != subject {
                 continue;
             }
             if part.session(*sid).is_some_and(|session| part.is_over(session)) {

@@ -247,6 +247,9 @@ impl World {
                 // A holder who was overtaken twice holds nothing that counts.
                 let current = judge.book.session(rotation.sid).map_or(0, generation);
                 if presented.generation + 1 >= current {
+                    let stored = judge.book.session(rotation.sid);
+                    let own = stored.and_then(|s| due_of(s, presented.generation));
+                    let due = due.map(|due| own.map_or(due, |own| due.min(own)));
                     judge.refused(rotation.sid, refusal, None, due);
                 }
             }
@@ -278,6 +281,14 @@ fn generation(session: &Session) -> u32 {
         Holder::Refresh(state) => state.generation,
         Holder::Cookie { .. } => 0,
     }
+}
+
+/// From when on the predecessor of a session's token is refused for its own age, if that is the
+/// generation asked for.
+fn due_of(session: &Session, presented: u32) -> Option<Timestamp> {
+    let Holder::Refresh(state) = &session.holder else { return None };
+    let predecessor = state.predecessor.as_ref().filter(|_| presented < state.generation)?;
+    Some(predecessor.issued_at.plus(session.idle_timeout))
 }
 
 /// Judges one answer.

@@ -6,7 +6,7 @@ use cloakroom_core::session::{
     CookieMatch, Delivery, EndReason, Ending, Epochs, Grant, Lifecycle, Object, Session,
     SessionRules,
 };
-use cloakroom_core::subject::{PartitionState, SubjectState};
+use cloakroom_core::subject::{Bump, PartitionState, SubjectState};
 use cloakroom_core::token::opaque::OpaqueToken;
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use proptest::prelude::*;
@@ -154,6 +154,40 @@ fn a_raised_epoch_ends_what_was_opened_before_and_says_why() {
     }
     assert!(session.standing(Some(&subject), &partition, START.plus(4 * HOUR)).is_err());
     assert!(later.standing(Some(&subject), &partition, START.plus(4 * HOUR)).is_err());
+}
+
+#[test]
+fn a_lost_raise_is_known_by_its_instant_and_outranks_the_one_that_took_its_epoch() {
+    let (kept, _) = open(grant(Delivery::Cookie));
+    let lost = Bump { epoch: 1, at: START, reason: EndReason::SignedOutEverywhere };
+    let mut subject = SubjectState::new(ada());
+    assert!(!subject.was_raised_at(lost.at));
+    // The store lost the raise, and another one took its epoch, which spared this session.
+    subject.raise(EndReason::PasswordChanged, START.plus(HOUR));
+    let kept = Session { subject_epoch: subject.epoch, ..kept };
+    let partition = PartitionState::default();
+    assert!(kept.standing(Some(&subject), &partition, START.plus(HOUR)).is_ok());
+    assert!(!subject.was_raised_at(lost.at));
+    subject.raise_again(lost);
+    assert_eq!(subject.epoch, 2);
+    assert!(subject.was_raised_at(lost.at));
+    let ending = kept.standing(Some(&subject), &partition, START.plus(HOUR)).unwrap_err();
+    assert_eq!((ending.reason, ending.at), (EndReason::SignedOutEverywhere, START));
+    // Done again by itself, it has the epoch that it had.
+    let mut subject = SubjectState::new(ada());
+    subject.raise_again(Bump { epoch: 5, ..lost });
+    assert_eq!(subject.epoch, 5);
+}
+
+#[test]
+fn a_raise_that_later_ones_pushed_out_of_the_record_is_not_taken_for_lost() {
+    let mut subject = SubjectState::new(ada());
+    subject.raise(EndReason::SignedOutEverywhere, START);
+    for hour in 1..=20_u32 {
+        subject.raise(EndReason::SignedOutEverywhere, START.plus(hour * HOUR));
+    }
+    assert!(subject.was_raised_at(START));
+    assert!(!subject.was_raised_at(START.plus(20 * HOUR).plus(HOUR / 2)));
 }
 
 #[test]

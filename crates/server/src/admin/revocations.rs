@@ -67,7 +67,7 @@ fn entry_view(entry: &FeedEntry) -> (&'static str, Value) {
         FeedEntry::SessionSteppedUp { sid, auth_time } => {
             ("session", stepped_up_view(*sid, *auth_time))
         }
-        FeedEntry::SubjectRaised { subject, epoch, except, reason: _ } => {
+        FeedEntry::SubjectRaised { subject, epoch, except, reason: _, at: _ } => {
             let raised = RaisedSubject { epoch: *epoch, except: *except };
             ("subject", subject_view(subject, raised))
         }

@@ -78,6 +78,7 @@ pub fn entries() -> Vec<Entry> {
             epoch: 3,
             except: Some(sid(2)),
             reason: EndReason::PasswordChanged,
+            at: at(3),
         }),
         Entry::Feed(FeedEntry::TokenDenied { jti: "1-jti".to_owned(), until: at(4) }),
         Entry::Feed(FeedEntry::KeyChanged { kid: "kid-1".to_owned(), state: "retired".to_owned() }),

@@ -59,6 +59,7 @@ enum FeedShape<'a> {
         except: Option<Id>,
         #[serde(rename = "why")]
         reason: Reason,
+        at: Ms,
     },
     #[serde(rename = "denied")]
     TokenDenied {
@@ -127,12 +128,15 @@ impl<'a> From<&'a FeedEntry> for FeedShape<'a> {
             FeedEntry::SessionSteppedUp { sid, auth_time } => {
                 Self::SessionSteppedUp { id: Id(*sid), auth_time: Ms(*auth_time) }
             }
-            FeedEntry::SubjectRaised { subject, epoch, except, reason } => Self::SubjectRaised {
-                subject: Who(subject.clone()),
-                epoch: *epoch,
-                except: except.map(Id),
-                reason: Reason(*reason),
-            },
+            FeedEntry::SubjectRaised { subject, epoch, except, reason, at } => {
+                Self::SubjectRaised {
+                    subject: Who(subject.clone()),
+                    epoch: *epoch,
+                    except: except.map(Id),
+                    reason: Reason(*reason),
+                    at: Ms(*at),
+                }
+            }
             FeedEntry::TokenDenied { jti, until } => {
                 Self::TokenDenied { jti: Cow::Borrowed(jti), until: Ms(*until) }
             }
@@ -158,12 +162,15 @@ impl From<FeedShape<'_>> for FeedEntry {
             FeedShape::SessionSteppedUp { id, auth_time } => {
                 Self::SessionSteppedUp { sid: id.0, auth_time: auth_time.0 }
             }
-            FeedShape::SubjectRaised { subject, epoch, except, reason } => Self::SubjectRaised {
-                subject: subject.0,
-                epoch,
-                except: except.map(|id| id.0),
-                reason: reason.0,
-            },
+            FeedShape::SubjectRaised { subject, epoch, except, reason, at } => {
+                Self::SubjectRaised {
+                    subject: subject.0,
+                    epoch,
+                    except: except.map(|id| id.0),
+                    reason: reason.0,
+                    at: at.0,
+                }
+            }
             FeedShape::TokenDenied { jti, until } => {
                 Self::TokenDenied { jti: jti.into_owned(), until: until.0 }
             }
