@@ -14,6 +14,8 @@ if redis.replicate_commands then redis.replicate_commands() end
 
 local NONE = '0000000000000000'
 local COUNTS = 65536
+-- How many arguments one command is given.
+local MOST = 1000
 local reads, writes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local feeds, audits = tonumber(ARGV[3]), tonumber(ARGV[4])
 local records = reads + writes
@@ -26,28 +28,38 @@ local function wrong(key, expected)
   if found ~= 'none' and found ~= expected then return {'type', key, found} end
 end
 
-local problem = wrong(KEYS[1], 'string') or wrong(KEYS[2], 'zset')
+local problem = wrong(KEYS[2], 'zset')
 if not problem and feeds > 0 then problem = wrong(KEYS[3], 'stream') end
 if not problem and audits > 0 then problem = wrong(KEYS[4], 'stream') end
 for i = 5 + records, #KEYS do problem = problem or wrong(KEYS[i], 'zset') end
 if problem then return problem end
 
+-- Mostly nothing is where there must be nothing, and one question tells so of all.
+local fresh = {}
 for i = 1, records do
-  local key = KEYS[4 + i]
-  local head = redis.pcall('GETRANGE', key, 0, 32)
-  if type(head) == 'table' then return wrong(key, 'string') or head end
-  local version = NONE
-  if head ~= '' then
-    local expiry = tonumber(string.sub(head, 18, 33))
-    if string.sub(head, 1, 1) ~= '1' or #head < 33 or not expiry then return {'format', key} end
-    if expiry > now then version = string.sub(head, 2, 17) end
+  if ARGV[6 + i] == NONE then fresh[#fresh + 1] = KEYS[4 + i] end
+end
+local is_clear = #fresh > 0 and #fresh <= MOST and redis.call('EXISTS', unpack(fresh)) == 0
+
+for i = 1, records do
+  if not (is_clear and ARGV[6 + i] == NONE) then
+    local key = KEYS[4 + i]
+    local head = redis.pcall('GETRANGE', key, 0, 32)
+    if type(head) == 'table' then return wrong(key, 'string') or head end
+    local version = NONE
+    if head ~= '' then
+      local expiry = tonumber(string.sub(head, 18, 33))
+      if string.sub(head, 1, 1) ~= '1' or #head < 33 or not expiry then return {'format', key} end
+      if expiry > now then version = string.sub(head, 2, 17) end
+    end
+    if version ~= ARGV[6 + i] then return {'conflict', i} end
   end
-  if version ~= ARGV[6 + i] then return {'conflict', i} end
 end
 
 -- Ticks are 64 bits, numbers here 53: a tick is kept as its two parts.
 local ms, count = 0, 0
-local last = redis.call('GET', KEYS[1])
+local last = redis.pcall('GET', KEYS[1])
+if type(last) == 'table' then return wrong(KEYS[1], 'string') or last end
 if last then
   ms, count = tonumber(string.sub(last, 1, 12), 16), tonumber(string.sub(last, 13), 16)
   if #last ~= 16 or not ms or not count then return {'format', KEYS[1]} end
@@ -75,9 +87,30 @@ else
 end
 local tick = string.format('%012x%04x', ms, count)
 
--- First of all a write that a full server refuses: whatever follows is then let through.
-redis.call('SET', KEYS[1], tick)
+-- The tick comes with the first write: where a full server refuses that, nothing has happened, and
+-- whatever follows is then let through.
+local values, unfiled = {KEYS[1], tick}, {}
+local function flush(command, before, list)
+  if #list > 0 then
+    if before then table.insert(list, 1, before) end
+    redis.call(command, unpack(list))
+  end
+end
 local at = 6 + records
+for i = 1, writes do
+  if ARGV[at + 1] ~= 'D' and ARGV[at + 7] == '' then
+    values[#values + 1] = KEYS[4 + reads + i]
+    values[#values + 1] = '1' .. tick .. ARGV[at + 6] .. ARGV[at + 8]
+    if #values >= MOST then
+      flush('MSET', nil, values)
+      values = {}
+    end
+  end
+  at = at + 8
+end
+flush('MSET', nil, values)
+
+at = 6 + records
 for i = 1, writes do
   local key, is_new = KEYS[4 + reads + i], ARGV[6 + reads + i] == NONE
   local list, name, filing = KEYS[tonumber(ARGV[at + 2])], ARGV[at + 3], ARGV[at + 4]
@@ -85,23 +118,25 @@ for i = 1, writes do
   if ARGV[at + 1] == 'D' then
     redis.call('DEL', key)
     redis.call('ZREM', list, name)
-    redis.call('ZREM', KEYS[2], filing)
+    unfiled[#unfiled + 1] = filing
   else
-    local value = '1' .. tick .. expiry .. ARGV[at + 8]
-    if ttl == '' then
-      redis.call('SET', key, value)
-    else
-      redis.call('SET', key, value, 'PXAT', ttl)
+    if ttl ~= '' then
+      redis.call('SET', key, '1' .. tick .. expiry .. ARGV[at + 8], 'PXAT', ttl)
     end
     if is_new then redis.call('ZADD', list, 0, name) end
     if review == '-' or (review == '=' and is_new) then
-      redis.call('ZREM', KEYS[2], filing)
+      unfiled[#unfiled + 1] = filing
     elseif review ~= '=' then
       redis.call('ZADD', KEYS[2], review, filing)
     end
   end
+  if #unfiled >= MOST then
+    flush('ZREM', KEYS[2], unfiled)
+    unfiled = {}
+  end
   at = at + 8
 end
+flush('ZREM', KEYS[2], unfiled)
 
 local function log(key, entries)
   for n = 0, entries - 1 do

@@ -7,6 +7,8 @@
 -- that is moving, of which this server was told only the keys asked for.
 
 local prefix, what, least = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- A sid takes no less.
+local SID_BYTES = 20
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 
@@ -26,6 +28,7 @@ end
 -- head and the format of the record.
 local function names(held)
   if string.byte(held, 1) ~= 49 or string.byte(held, 34) ~= 1 then return nil end
+  if what == 'sessions' and #held < least * SID_BYTES then return {} end
   local is_json, body = pcall(cjson.decode, string.sub(held, 35))
   if not is_json or type(body) ~= 'table' then return nil end
   local led = {}

