@@ -34,6 +34,22 @@ pub(crate) fn record_name(bytes: &[u8]) -> Option<Key> {
     name(bytes.get(3..)?)
 }
 
+/// The partition and the name in the key of a record that is worth knowing of, see `known`: a
+/// partition's own or a session.
+pub(crate) fn known_name(bytes: &[u8]) -> Option<(Partition, Key)> {
+    let (head, name) = bytes.split_at_checked(3)?;
+    let (kind, rest) = name.split_first()?;
+    if *head.first()? != TABLE_RECORDS {
+        return None;
+    }
+    let partition = Partition(u16::from_be_bytes([*head.get(1)?, *head.get(2)?]));
+    if *kind == kind_byte(Kind::Session) {
+        let sid = rest.try_into().ok().map(Sid::from_bytes)?;
+        return Some((partition, Key::Session(sid)));
+    }
+    (*kind == kind_byte(Kind::Partition)).then_some((partition, Key::Partition))
+}
+
 /// The key of a filing for review; it has no value.
 pub(crate) fn due(partition: Partition, review_at: Timestamp, key: &Key) -> Vec<u8> {
     let mut bytes = table(TABLE_DUE, partition, 8 + 1 + 32);
@@ -42,12 +58,25 @@ pub(crate) fn due(partition: Partition, review_at: Timestamp, key: &Key) -> Vec<
     bytes
 }
 
-/// The filings of a partition before an instant.
-pub(crate) fn due_before(partition: Partition, before: Timestamp) -> Range<Vec<u8>> {
-    let from = table(TABLE_DUE, partition, 0);
-    let mut to = from.clone();
-    to.extend(ordered(before));
-    from..to
+/// The filings of a partition between two instants, the second of which is outside.
+pub(crate) fn due_between(
+    partition: Partition,
+    from: Timestamp,
+    before: Timestamp,
+) -> Range<Vec<u8>> {
+    let at = |instant| {
+        let mut bytes = table(TABLE_DUE, partition, 8);
+        bytes.extend(ordered(instant));
+        bytes
+    };
+    at(from)..at(before)
+}
+
+/// The partition and the instant in the key of a filing.
+pub(crate) fn due_place(bytes: &[u8]) -> Option<(Partition, Timestamp)> {
+    let partition = u16::from_be_bytes(bytes.get(1..3)?.try_into().ok()?);
+    let instant = i64::from_be_bytes(bytes.get(3..11)?.try_into().ok()?);
+    Some((Partition(partition), Timestamp::from_millis(instant ^ i64::MIN)))
 }
 
 /// The name within the key of a filing.
@@ -208,7 +237,10 @@ mod tests {
             let partition = Partition(0xfffe);
             assert_eq!(record_name(&record(partition, &key)), Some(key.clone()));
             let filed = due(partition, Timestamp::from_millis(-5), &key);
-            assert_eq!(due_name(&filed), Some(key));
+            assert_eq!(due_name(&filed), Some(key.clone()));
+            let is_known = matches!(key, Key::Session(_) | Key::Partition);
+            let known = is_known.then(|| (partition, key.clone()));
+            assert_eq!(known_name(&record(partition, &key)), known);
         }
     }
 
@@ -218,9 +250,14 @@ mod tests {
         assert!(filed(-1) < filed(0));
         assert!(filed(0) < filed(1));
         assert!(filed(255) < filed(256));
-        let before = due_before(Partition(1), Timestamp::from_millis(1));
-        assert!(before.contains(&filed(0)));
+        let at = Timestamp::from_millis;
+        let before = due_between(Partition(1), at(i64::MIN), at(1));
+        assert!(before.contains(&filed(i64::MIN)) && before.contains(&filed(0)));
         assert!(!before.contains(&filed(1)));
+        assert!(!due_between(Partition(1), at(1), at(2)).contains(&filed(0)));
+        for ms in [i64::MIN, -1, 0, 7] {
+            assert_eq!(due_place(&filed(ms)), Some((Partition(1), at(ms))));
+        }
     }
 
     #[test]

@@ -32,10 +32,13 @@ use tokio::sync::{mpsc, oneshot};
 mod disk;
 mod envelope;
 mod error;
+mod floors;
 mod journal;
 mod keys;
+mod known;
 mod lock;
 mod mark;
+mod notes;
 mod prepare;
 mod recent;
 mod seen;
@@ -46,9 +49,9 @@ pub use error::OpenError;
 pub use lock::DirLock;
 
 use disk::Disk;
+use notes::Notes;
 use prepare::{Preparation, prepare};
 use recent::Recent;
-use seen::Seen;
 use state::State;
 use writer::{Answer, Job, Work, Writer};
 
@@ -80,7 +83,7 @@ pub struct Embedded {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
     visible: Arc<Visible>,
-    seen: Seen,
+    notes: Arc<Notes>,
     database: Database,
     clock: Clock,
     partitions: u16,
@@ -110,6 +113,7 @@ impl Embedded {
         let clock: Clock = Arc::new(clock);
         let state = State::new(space.clone(), database.snapshot(), last_tick);
         let visible = Arc::new(Visible::from_pointee(state));
+        let notes = Arc::new(Notes::new(partitions, SEEN_KEYS));
         let writer = Writer {
             database: database.clone(),
             space,
@@ -117,6 +121,8 @@ impl Embedded {
             last_tick,
             recent: Recent::new(last_tick, RECENT_CHANGES),
             visible: Arc::clone(&visible),
+            notes: Arc::clone(&notes),
+            filed: Vec::new(),
             clock: Arc::clone(&clock),
             last_group: 0,
         };
@@ -126,8 +132,7 @@ impl Embedded {
             .spawn(move || writer.run(waiting))
             .map_err(|error| OpenError::io("start a thread for", dir, error))?;
         let (jobs, writer) = (Some(jobs), Some(writer));
-        let seen = Seen::new(SEEN_KEYS);
-        Ok(Self { jobs, writer, visible, seen, database, clock, partitions, _lock: lock })
+        Ok(Self { jobs, writer, visible, notes, database, clock, partitions, _lock: lock })
     }
 
     /// When the last commit was, by the clock of then; none if there was none yet.
@@ -162,8 +167,8 @@ impl Embedded {
     async fn write(&self, partition: Partition, batch: &Batch) -> Result<Commit, StoreError> {
         for attempt in 0..ATTEMPTS_MAX {
             // Where what was seen is too old for the writer, all is looked up.
-            let seen = (attempt == 0).then_some(&self.seen);
-            let prepare = |state: &State, now| prepare(state, seen, partition, batch, now);
+            let notes = (attempt == 0).then_some(&*self.notes);
+            let prepare = |state: &State, now| prepare(state, notes, partition, batch, now);
             let prepared = match self.read(partition, prepare)? {
                 Preparation::Ready(prepared) => prepared,
                 Preparation::Conflict(key) => return Ok(Commit::Conflict(key)),
@@ -209,7 +214,7 @@ impl Store for Embedded {
         follow: Follow,
     ) -> Result<Found, StoreError> {
         self.read(partition, |state, now| {
-            let load = |key: &Key| state.load(partition, key, now, &self.seen);
+            let load = |key: &Key| state.load(partition, key, now, &self.notes);
             let asked: Vec<_> = keys.iter().map(load).collect::<Result<_, _>>()?;
             let names = follow.keys(keys, &asked).into_iter();
             let followed: Result<_, _> = names.map(|key| Ok((key.clone(), load(&key)?))).collect();
@@ -237,7 +242,15 @@ impl Store for Embedded {
         before: Timestamp,
         limit: usize,
     ) -> Result<Vec<Key>, StoreError> {
-        self.read(partition, |state, _| state.due(partition, before, limit))
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let floors = &self.notes.floors;
+        let look = floors.look(partition);
+        let due = |state: &State, _| state.due(partition, look, before, limit);
+        let (due, first) = self.read(partition, due)?;
+        floors.looked(partition, look, first);
+        Ok(due)
     }
 
     async fn log(
@@ -267,14 +280,21 @@ impl Store for Embedded {
         before: Timestamp,
         limit: usize,
     ) -> Result<usize, StoreError> {
-        let find = |state: &State, _| state.log_before(partition, log, before, limit);
+        let from = self.notes.floors.log(partition, log);
+        let find = |state: &State, _| state.log_before(partition, log, from, before, limit);
         let names = self.read(partition, find)?;
+        let last = names.last().and_then(|name| keys::log_place(name));
         let count = names.len();
         if count == 0 {
             return Ok(0);
         }
         match self.ask(Work::Remove(names)).await? {
-            Answer::Done(_) => Ok(count),
+            Answer::Done(_) => {
+                if let Some((tick, _)) = last {
+                    self.notes.floors.trimmed(partition, log, tick);
+                }
+                Ok(count)
+            }
             Answer::Refused(why) => Err(StoreError::ReadOnly(why)),
             Answer::Conflict(_) | Answer::Stale => Ok(0),
         }

@@ -10,8 +10,8 @@ use cloakroom_store::{Batch, Change, Key, Log, Review, StoreError, Tick, Version
 
 use crate::envelope::Envelope;
 use crate::keys;
+use crate::notes::Notes;
 use crate::recent::KeyHash;
-use crate::seen::Seen;
 use crate::state::{State, open_envelope};
 
 /// A commit whose expectations held in a state, and its bytes.
@@ -51,7 +51,7 @@ pub(crate) enum Preparation {
 /// Checks a batch against a state, or against what loads saw in earlier ones, and encodes it.
 pub(crate) fn prepare(
     state: &State,
-    seen: Option<&Seen>,
+    notes: Option<&Notes>,
     partition: Partition,
     batch: &Batch,
     now: Timestamp,
@@ -62,7 +62,7 @@ pub(crate) fn prepare(
         filings: Vec::new(),
         entries: encode_entries(partition, batch),
     };
-    let look = Look { state, seen, partition, now };
+    let look = Look { state, notes, partition, now };
     for (key, expected) in &batch.reads {
         let (stored, check) = look.up(key, *expected)?;
         if stored.version() != *expected {
@@ -124,7 +124,7 @@ struct Stored {
 /// Where to look keys up.
 struct Look<'a> {
     state: &'a State,
-    seen: Option<&'a Seen>,
+    notes: Option<&'a Notes>,
     partition: Partition,
     now: Timestamp,
 }
@@ -135,7 +135,7 @@ impl Look<'_> {
         let spelled = keys::record(self.partition, key);
         let hash = KeyHash::of(&spelled);
         // What was seen at another version tells nothing: it may be too old or too new.
-        let known = self.seen.and_then(|seen| seen.of(hash, &spelled));
+        let known = self.notes.and_then(|notes| self.noted(notes, key, hash, &spelled));
         let known = known.map(|(envelope, seen)| (Stored { envelope, now: self.now }, seen));
         let (stored, seen) = match known.filter(|(stored, _)| stored.version() == expected) {
             Some(known) => known,
@@ -143,6 +143,21 @@ impl Look<'_> {
         };
         let expires_at = stored.in_sight().and_then(|envelope| envelope.expires_at);
         Ok((stored, Check { key: spelled, hash, seen, expires_at }))
+    }
+
+    /// What was stored under a key in a state, and in which, as far as it is remembered.
+    fn noted(
+        &self,
+        notes: &Notes,
+        key: &Key,
+        hash: KeyHash,
+        spelled: &[u8],
+    ) -> Option<(Option<Envelope>, Tick)> {
+        if *key == Key::Partition {
+            let known = notes.known.record(self.partition, self.state.tick, self.now);
+            return known.map(|(envelope, _)| (Some(envelope), self.state.tick));
+        }
+        notes.seen.of(hash, spelled)
     }
 
     fn find(&self, key: &Key, spelled: &[u8]) -> Result<Stored, StoreError> {

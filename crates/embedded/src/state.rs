@@ -1,13 +1,14 @@
 //! Reading: one durable state of the store.
 
-use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_core::types::{Partition, Sid, Timestamp};
 use cloakroom_store::record;
 use cloakroom_store::{Key, Kind, Log, Logged, StoreError, Tick, Versioned};
 use fjall::{Iter, Keyspace, Readable as _, Slice, Snapshot};
 
 use crate::envelope::Envelope;
+use crate::floors::Look;
 use crate::keys;
-use crate::seen::Seen;
+use crate::notes::Notes;
 
 /// All that was durable at one moment, as it then was.
 pub(crate) struct State {
@@ -34,16 +35,45 @@ impl State {
         partition: Partition,
         key: &Key,
         now: Timestamp,
-        seen: &Seen,
+        notes: &Notes,
     ) -> Result<Option<Versioned>, StoreError> {
+        if let (Key::Partition, Some((_, known))) =
+            (key, notes.known.record(partition, self.tick, now))
+        {
+            return Ok(Some(known));
+        }
         let spelled = keys::record(partition, key);
+        if let Key::Session(sid) = key
+            && notes.known.is_new(partition, *sid, || self.newest_session(partition))?
+        {
+            notes.seen.note(spelled, None, self.tick);
+            return Ok(None);
+        }
         let Some(bytes) = self.stored(&spelled)? else {
-            seen.note(spelled, None, self.tick);
+            notes.seen.note(spelled, None, self.tick);
             return Ok(None);
         };
         let (envelope, _) = open_envelope(key, &bytes)?;
-        seen.note(spelled, Some(envelope), self.tick);
-        open_record(key, &bytes, now)
+        let record = open_record(key, &bytes, now)?;
+        match (key, &record) {
+            (Key::Partition, Some(record)) => {
+                notes.known.keep(partition, self.tick, envelope, record);
+            }
+            (_, _) => notes.seen.note(spelled, Some(envelope), self.tick),
+        }
+        Ok(record)
+    }
+
+    /// The greatest id of a session in a partition.
+    fn newest_session(&self, partition: Partition) -> Result<Option<Sid>, StoreError> {
+        let prefix = keys::kind_prefix(partition, Kind::Session);
+        let end = keys::after_prefix(prefix.clone());
+        let Some(last) = self.range(prefix, end).next_back() else { return Ok(None) };
+        let name = last.key().map_err(|error| unreadable(&error))?;
+        match keys::record_name(&name) {
+            Some(Key::Session(sid)) => Ok(Some(sid)),
+            Some(_) | None => Err(strange(&name)),
+        }
     }
 
     /// At most `limit` records of a kind after `after`.
@@ -79,20 +109,23 @@ impl State {
         Ok(page)
     }
 
-    /// At most `limit` keys that are filed before `before`, earliest first.
+    /// At most `limit` keys that are filed before `before`, earliest first, and up to which instant
+    /// nothing is filed.
     pub(crate) fn due(
         &self,
         partition: Partition,
+        look: Look,
         before: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Key>, StoreError> {
-        let range = keys::due_before(partition, before);
-        let mut due = Vec::new();
+    ) -> Result<(Vec<Key>, Timestamp), StoreError> {
+        let range = keys::due_between(partition, look.from, before);
+        let (mut due, mut first) = (Vec::new(), None);
         for item in self.range(range.start, range.end).take(limit) {
             let name = item.key().map_err(|error| unreadable(&error))?;
+            first = first.or(keys::due_place(&name));
             due.push(keys::due_name(&name).ok_or_else(|| strange(&name))?);
         }
-        Ok(due)
+        Ok((due, first.map_or(before, |(_, at)| at)))
     }
 
     /// Entries from `from` on; whole commits, until there are `limit` or more.
@@ -120,15 +153,19 @@ impl State {
         take_commits(self.range(start, end).rev(), limit)
     }
 
-    /// The keys of at most `limit` entries that are older than `before`.
+    /// The keys of at most `limit` entries from `from` on that are older than `before`.
     pub(crate) fn log_before(
         &self,
         partition: Partition,
         log: Log,
+        from: Tick,
         before: Timestamp,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
-        let start = keys::log_cursor(partition, log, Tick::ZERO);
+        if Tick::at(before) <= from {
+            return Ok(Vec::new());
+        }
+        let start = keys::log_cursor(partition, log, from);
         let end = keys::log_cursor(partition, log, Tick::at(before));
         let name = |item: fjall::Guard| item.key().map(|key| key.to_vec());
         let names: Result<_, _> = self.range(start, end).take(limit).map(name).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloakroom_core::types::Timestamp;
+use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_store::Tick;
 use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::envelope::Envelope;
 use crate::keys;
 use crate::mark::Mark;
+use crate::notes::Notes;
 use crate::prepare::Prepared;
 use crate::recent::{Recent, Since};
 use crate::state::State;
@@ -53,6 +54,9 @@ pub(crate) struct Writer {
     pub(crate) last_tick: Tick,
     pub(crate) recent: Recent,
     pub(crate) visible: Arc<Visible>,
+    pub(crate) notes: Arc<Notes>,
+    /// Where the group under way files records.
+    pub(crate) filed: Vec<(Partition, Timestamp)>,
     pub(crate) clock: Clock,
     /// How many jobs the last group had.
     pub(crate) last_group: usize,
@@ -150,6 +154,7 @@ impl Writer {
         for (name, is_filed) in &prepared.filings {
             if *is_filed {
                 batch.insert(&self.space, name.as_slice(), &[][..]);
+                self.filed.extend(keys::due_place(name));
             } else {
                 batch.remove(&self.space, name.as_slice());
             }
@@ -157,6 +162,9 @@ impl Writer {
         let read_only = prepared.checks.len() - prepared.values.len();
         let written = prepared.checks.drain(read_only..);
         for (check, value) in written.zip(prepared.values) {
+            if let Some((partition, key)) = keys::known_name(&check.key) {
+                self.notes.known.write(partition, &key, tick);
+            }
             match value {
                 Some(mut value) => {
                     Envelope::set_version(&mut value, tick);
@@ -184,6 +192,7 @@ impl Writer {
             // An earlier failure of a background thread (a full disk, a damaged table). The library
             // looks for it before it writes, so nothing happened, and what is durable stays so.
             Err(fjall::Error::Poisoned) => {
+                self.filed.clear();
                 tracing::error!("the store takes no more writes; see the error before; restart");
                 return Some("a background write failed; see the log".to_owned());
             }
@@ -192,6 +201,9 @@ impl Writer {
         let snapshot = self.database.snapshot();
         let state = State::new(self.space.clone(), snapshot, self.last_tick);
         self.visible.store(Arc::new(state));
+        for (partition, at) in self.filed.drain(..) {
+            self.notes.floors.file(partition, at);
+        }
         self.recent.turn(self.last_tick);
         if let Err(error) = self.mark.set(self.last_tick) {
             // It only stays behind: what it says is still true.

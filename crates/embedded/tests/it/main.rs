@@ -4,5 +4,6 @@ mod conformance;
 mod crash;
 mod damage;
 mod directory;
+mod notes;
 mod reopen;
 mod world;
