@@ -34,9 +34,9 @@ pub struct Load {
     pub cpu_us: f64,
 }
 
-/// Whether the generator is there, or can be installed.
+/// Whether the generator is there.
 pub fn is_ready() -> bool {
-    machine::has_or_installs("wrk", "wrk")
+    machine::has("wrk")
 }
 
 impl Run<'_> {

@@ -6,24 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Whether `program` is there; installed from the system's packages when it is missing and we may.
-pub fn has_or_installs(program: &str, package: &str) -> bool {
-    if is_there(program) {
-        return true;
-    }
-    // Without being root this fails at once, and the caller says that it skips.
-    let quiet = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let installed = quiet(&["install", "-y", "-qq", package])
-        || (quiet(&["update", "-qq"]) && quiet(&["install", "-y", "-qq", package]));
-    installed && is_there(program)
-}
-
-fn is_there(program: &str) -> bool {
+/// Whether a program of this name is in the path; `cargo xtask` installs what is missing.
+pub fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
@@ -35,7 +19,7 @@ pub fn cores() -> usize {
 
 /// What to put before a program so that it runs on one core only; nothing where that can't be.
 pub fn pinned_to(core: usize) -> Vec<String> {
-    if cores() < 2 || !is_there("taskset") {
+    if cores() < 2 || !has("taskset") {
         return Vec::new();
     }
     ["taskset", "-c", &core.to_string()].map(str::to_owned).to_vec()

@@ -15,6 +15,8 @@ use crate::flask;
 use crate::interop;
 use crate::monitoring;
 use crate::process::{Tally, stream};
+use crate::servers;
+use crate::skips::{Skips, tell};
 use crate::tidy;
 use crate::tools;
 use crate::tree::{self, Tree};
@@ -191,14 +193,20 @@ fn docs() -> io::Result<Outcome> {
 }
 
 fn tests() -> io::Result<Outcome> {
-    let tally = if tools::has_cargo("nextest") {
-        stream(&mut cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]))?.nextest()
+    servers::install();
+    let told = std::env::temp_dir().join(format!("cloakroom-skips-{}", std::process::id()));
+    let run = |arguments: &[&str]| stream(cargo(arguments).env(tell::VARIABLE, &told));
+    let is_process_a_test = tools::has_cargo("nextest");
+    let tally = if is_process_a_test {
+        run(&["nextest", "run", "--workspace", "--no-fail-fast"])?.nextest()
     } else {
-        let mut test =
-            cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
-        stream(&mut test)?.cargo_test()
+        run(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])?.cargo_test()
     };
-    Ok(Outcome::Counted(tally))
+    let skips = Skips::read(&told)?;
+    // It is in a directory for such files, should this fail.
+    let _ = std::fs::remove_file(&told);
+    skips.lines.iter().for_each(|line| println!("{line}"));
+    Ok(Outcome::Counted(skips.taken_from(tally, is_process_a_test)))
 }
 
 fn doctests() -> io::Result<Outcome> {
@@ -231,6 +239,7 @@ fn crash() -> io::Result<Outcome> {
     if !has_binary("cloakroom-crash")? {
         return Ok(Outcome::Skipped("there is no program cloakroom-crash".to_owned()));
     }
+    servers::install();
     let run = ["run", "-q", "-p", "cloakroom-bench", "--bin", "cloakroom-crash", "--"];
     let trials = stream(cargo(&run).args(["--trials", CRASH_TRIALS]))?;
     Ok(Outcome::Counted(trials.closing_line()))
@@ -242,6 +251,7 @@ pub fn live_program() -> Command {
 }
 
 fn live() -> io::Result<Outcome> {
+    servers::install();
     let stores =
         ["postgres", "redis-sentinel", "redis-cluster"].iter().flat_map(|store| ["--store", store]);
     let run = stream(live_program().args(stores).args(["--minutes", LIVE_MINUTES]))?;

@@ -12,6 +12,8 @@ pub mod interop;
 pub mod monitoring;
 pub mod process;
 pub mod requirements;
+pub mod servers;
+pub mod skips;
 pub mod source;
 pub mod tidy;
 pub mod tools;

@@ -8,6 +8,7 @@ use xtask::dist;
 use xtask::gate::{self, cargo};
 use xtask::process::Tally;
 use xtask::requirements;
+use xtask::servers;
 use xtask::tools;
 use xtask::tree::{self, Tree};
 
@@ -144,6 +145,7 @@ fn test(options: &Test) -> io::Result<bool> {
 }
 
 fn bench(options: &Bench) -> io::Result<bool> {
+    servers::install_for_benchmarks();
     let mut run =
         cargo(&["run", "--release", "-p", "cloakroom-bench", "--bin", "cloakroom-bench", "--"]);
     run.args(&options.names).args(options.json.then_some("--json"));
@@ -161,6 +163,7 @@ fn simulate(options: &Simulate) -> io::Result<bool> {
 }
 
 fn crash(options: &Crash) -> io::Result<bool> {
+    servers::install();
     let mut run =
         cargo(&["run", "--release", "-p", "cloakroom-bench", "--bin", "cloakroom-crash", "--"]);
     shown(run.args(["--trials", &options.trials.to_string()]))
@@ -170,6 +173,7 @@ fn crash(options: &Crash) -> io::Result<bool> {
 const CARGO_FUZZ: &str = "0.13.2";
 
 fn live(options: &Live) -> io::Result<bool> {
+    servers::install();
     let mut run = gate::live_program();
     for store in &options.store {
         run.args(["--store", store]);

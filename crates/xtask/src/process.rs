@@ -30,6 +30,12 @@ impl Tally {
     pub fn of(held: bool) -> Tally {
         if held { Tally::PASSED } else { Tally::FAILED }
     }
+
+    /// The same where `passed` of the checks that held weren't made after all.
+    pub fn less(self, passed: usize) -> Tally {
+        let passed = passed.min(self.passed);
+        Tally { passed: self.passed - passed, skipped: self.skipped + passed, ..self }
+    }
 }
 
 impl Sum for Tally {
@@ -131,7 +137,7 @@ impl Finished {
             failed: before(line, "failed"),
             skipped: before(line, "ignored"),
         });
-        self.settled(Some(counted.sum()))
+        self.settled(counted.reduce(|sum, one| [sum, one].into_iter().sum()))
     }
 
     /// The count in the closing line `N passed, N failed` that our own runners print.
@@ -145,13 +151,13 @@ impl Finished {
         self.settled(counted)
     }
 
-    /// A count that agrees with the exit: a runner that broke down counted no failure.
+    /// A count that agrees with the exit: a runner that broke down counted no failure, and one
+    /// that counted nothing checked nothing.
     fn settled(&self, counted: Option<Tally>) -> Tally {
-        match (self.success, counted) {
-            (true, Some(tally)) => tally,
-            (true, None) => Tally::PASSED,
-            (false, Some(tally)) => Tally { failed: tally.failed.max(1), ..tally },
-            (false, None) => Tally::FAILED,
+        match counted.filter(|tally| *tally != Tally::default()) {
+            Some(tally) if self.success => tally,
+            Some(tally) => Tally { failed: tally.failed.max(1), ..tally },
+            None => Tally::FAILED,
         }
     }
 }
@@ -212,7 +218,27 @@ mod tests {
     fn our_own_runners_are_counted_by_their_closing_line() {
         let lines = ["seed 1 ok", "interop: 4 passed, 0 failed, 1 skipped"];
         assert_eq!(finished(true, &lines).closing_line(), tally(4, 0, 1));
-        assert_eq!(finished(true, &["fine"]).closing_line(), tally(1, 0, 0));
+    }
+
+    #[test]
+    fn a_runner_that_counted_nothing_is_a_failure() {
+        for lines in [&["fine"][..], &["0 passed, 0 failed, 0 skipped"], &[]] {
+            assert_eq!(finished(true, lines).closing_line(), Tally::FAILED, "{lines:?}");
+            assert_eq!(finished(true, lines).nextest(), Tally::FAILED, "{lines:?}");
+            assert_eq!(finished(true, lines).cargo_test(), Tally::FAILED, "{lines:?}");
+        }
+        let none = ["     Summary [   0.012s] 0 tests run: 0 passed, 0 skipped"];
+        assert_eq!(finished(true, &none).nextest(), Tally::FAILED);
+        let none = ["test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out"];
+        assert_eq!(finished(true, &none).cargo_test(), Tally::FAILED);
+        let skipped = ["0 passed, 0 failed, 1 skipped"];
+        assert_eq!(finished(true, &skipped).closing_line(), Tally::SKIPPED);
+    }
+
+    #[test]
+    fn what_passed_unchecked_is_skipped() {
+        assert_eq!(tally(7, 1, 2).less(3), tally(4, 1, 5));
+        assert_eq!(tally(1, 0, 0).less(3), tally(0, 0, 1));
     }
 
     #[test]

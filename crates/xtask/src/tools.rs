@@ -53,10 +53,14 @@ pub fn debian_package(name: &str) -> io::Result<bool> {
     if !has("apt-get", &["--version"]) {
         return Ok(false);
     }
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends", name]);
-    install.env("DEBIAN_FRONTEND", "noninteractive");
-    Ok(crate::process::stream(&mut install)?.success)
+    let apt_get = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        crate::process::stream(&mut command).map(|finished| finished.success)
+    };
+    let install = ["install", "-y", "--no-install-recommends", name];
+    // A fresh machine has no list of packages yet.
+    Ok(apt_get(&install)? || (apt_get(&["update"])? && apt_get(&install)?))
 }
 
 /// A folder in which `node` finds the package `name`; installed when missing.

@@ -31,7 +31,7 @@ pub struct Traced {
 /// Traces a server that is asked for openings, rotations, writes and endings, one at a time.
 /// `None`: there is no `strace` here.
 pub fn run(program: &Path) -> io::Result<Option<Traced>> {
-    if !machine::has_or_installs("strace", "strace") {
+    if !machine::has("strace") {
         return Ok(None);
     }
     let folder = tempfile::Builder::new().prefix("cloakroom-trace-").tempdir()?;

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::process::{free_port, has, wait_until};
+use super::process::{free_port, wait_until};
 
 /// A server of this run's own; it refuses to run as root, so it runs as nobody there.
 #[derive(Debug)]
@@ -113,18 +113,12 @@ fn is_root() -> io::Result<bool> {
     Ok(fs::metadata("/proc/self")?.uid() == 0)
 }
 
-/// The folder with `initdb` and `postgres`: found, else installed.
+/// The folder with `initdb` and `postgres`: the system's newest, else one in the path.
 fn programs() -> Option<PathBuf> {
-    let found = || {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let mut packaged: Vec<PathBuf> = packaged.map(|entry| entry.path().join("bin")).collect();
-        packaged.sort();
-        let mut folders = packaged.into_iter().rev().chain(std::env::split_paths(&path));
-        folders.find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
-    };
-    found().or_else(|| {
-        has(Path::new("postgres"), "postgresql");
-        found()
-    })
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut packaged: Vec<PathBuf> = packaged.map(|entry| entry.path().join("bin")).collect();
+    packaged.sort();
+    let mut folders = packaged.into_iter().rev().chain(std::env::split_paths(&path));
+    folders.find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
 }

@@ -13,7 +13,7 @@ use cloakroom_postgres::{PostgresSettings, PostgresStore};
 use cloakroom_store::conformance::{Harness, Task, follow};
 use cloakroom_store::{Commit, Kind, Log, Store, Tick, Version};
 
-use crate::server::{PASSWORD, Server, as_nobody, free_port, own, shared};
+use crate::server::{PASSWORD, Server, as_nobody, free_port, own, shared, skips};
 use crate::world::{HERE, connect, count, counter, put};
 
 /// A pooler in front of a server, until it is dropped.
@@ -64,13 +64,6 @@ impl Drop for Pooler {
     }
 }
 
-/// Whether the pooler can be had; installs it where that is allowed.
-fn is_installed() -> bool {
-    let mut install = Command::new("apt-get");
-    let found = || Path::new("/usr/sbin/pgbouncer").is_file();
-    found() || install.args(["install", "-y", "pgbouncer"]).output().is_ok() && found()
-}
-
 impl Pooler {
     /// Through it to a schema of its own.
     fn settings(&self, server: &Server) -> PostgresSettings {
@@ -81,9 +74,9 @@ impl Pooler {
 
 /// One that runs; says so loudly where there is none.
 fn started(server: &Server) -> Option<Pooler> {
-    let pooler = is_installed().then(|| Pooler::start(server)).flatten();
+    let pooler = Pooler::start(server);
     if pooler.is_none() {
-        println!("SKIPPED: there is no pgbouncer, and it couldn't be installed");
+        skips::tell("there is no pgbouncer on this machine");
     }
     pooler
 }

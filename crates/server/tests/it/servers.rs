@@ -10,6 +10,9 @@ mod postgres;
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../redis/tests/it/servers.rs"]
 pub mod redis_servers;
+#[allow(dead_code, reason = "the stores' own tests need more of it")]
+#[path = "../../../xtask/src/skips/tell.rs"]
+mod skips;
 
 /// A store's server, gone with the test.
 pub enum Server {
@@ -127,21 +130,15 @@ impl Server {
     }
 }
 
-/// Whether a program or a folder is on this machine, installed where that is possible.
+/// Whether a program or a folder is on this machine; says so loudly where it isn't.
 pub fn is_there(package: &str, names: &[&str]) -> bool {
-    let found = || {
-        names.iter().any(|name| {
-            let mut program = Command::new(name);
-            program.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
-            Path::new(name).is_dir() || program.status().is_ok_and(|done| done.success())
-        })
-    };
-    if !found() {
-        let _ = Command::new("apt-get").args(["install", "-y", package]).output();
-    }
-    let is_found = found();
+    let is_found = names.iter().any(|name| {
+        let mut program = Command::new(name);
+        program.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
+        Path::new(name).is_dir() || program.status().is_ok_and(|done| done.success())
+    });
     if !is_found {
-        println!("SKIPPED: there is no {package} on this machine; nothing was tested on it");
+        skips::tell(&format!("there is no {package} on this machine"));
     }
     is_found
 }

@@ -6,13 +6,14 @@ use cloakroom::Cloakroom;
 use http::{Method, Request};
 
 use crate::browser::{Browser, bearer, raw};
-use crate::world::{Node, World};
+use crate::relay::{Fault, Relay};
+use crate::world::{NO_PROGRAM, Node, World, skips};
 
 /// A world with a real server, or a loud nothing.
 async fn remote() -> Option<World> {
     let world = World::remote().await;
     if world.is_none() {
-        eprintln!("SKIPPED: no program `cloakroom` was built; set CLOAKROOM_BIN");
+        skips::tell(NO_PROGRAM);
     }
     world
 }
@@ -122,4 +123,101 @@ async fn a_wrong_key_or_address_is_told_at_the_start() {
     assert!(nobody.contains("can't be reached"), "{nobody}");
     assert!(!nobody.contains(&node.key), "{nobody}");
     assert!(refused("127.0.0.1:7401", &node.key).await.contains("is no address"));
+}
+
+/// An application whose authority is reached by way of a relay that does this wrong, and a way
+/// around it.
+async fn relayed(world: &World, fault: Fault) -> (Relay, axum::Router, Cloakroom) {
+    let node = world.node.as_ref().expect("a node");
+    let relay = Relay::to(node.address(), fault);
+    let behind = Cloakroom::remote(&relay.url, &node.key).await.expect("connected");
+    let layer = behind.layer().origin(crate::world::ORIGIN).expect("an origin");
+    let app = world.app_behind(layer.without_session_limit());
+    (relay, app, Cloakroom::remote(&node.admin, &node.key).await.expect("connected"))
+}
+
+/// Every request of a cookie and of a token asks, and what ends elsewhere is over at the next one.
+async fn every_request_asks(relay: &Relay, app: axum::Router, elsewhere: &Cloakroom) {
+    let mut browser = Browser::new(app.clone());
+    browser.post("/sign-in?user=ada").await.expect(200);
+    let tokens = raw(&app, Request::post("/tokens?user=ada"), "").await.expect(200).json();
+    let access = tokens["access_token"].as_str().expect("a token").to_owned();
+    let asked = relay.counted(async {
+        for _ in 0..5 {
+            browser.get("/me").await.expect(200);
+            raw(&app, bearer("/me", Method::GET, &access), "").await.expect(200);
+        }
+    });
+    assert_eq!(asked.await, 10);
+    let ada = cloakroom_core::types::Subject::parse("ada").expect("a subject");
+    let client = cloakroom_core::session::Client::default();
+    elsewhere.guard().end_subject(&ada, client).await.expect("ended");
+    browser.get("/me").await.code(401, "session_ended");
+    raw(&app, bearer("/me", Method::GET, &access), "").await.code(401, "session_ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g9_without_the_feed_every_request_asks_and_with_it_none_does() {
+    let Some(world) = remote().await else { return };
+    let (relay, app, elsewhere) = relayed(&world, Fault::NoStream).await;
+    every_request_asks(&relay, app.clone(), &elsewhere).await;
+    // The feed is there again, by itself, and requests are answered here.
+    relay.faulty.store(false, std::sync::atomic::Ordering::SeqCst);
+    let mut browser = Browser::new(app);
+    browser.post("/sign-in?user=ada").await.expect(200);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let asked = relay.counted(async {
+            for _ in 0..5 {
+                browser.get("/me").await.expect(200);
+            }
+        });
+        if asked.await == 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the feed isn't followed again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_far_from_the_authoritys_asks_at_every_request() {
+    let Some(world) = remote().await else { return };
+    let (relay, app, elsewhere) = relayed(&world, Fault::WrongClock).await;
+    // Time enough for heartbeats.
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    every_request_asks(&relay, app, &elsewhere).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_deleted_while_we_run_signs_nobody_out() {
+    let Some(world) = remote().await else { return };
+    let node = world.node.as_ref().expect("a node");
+    let made = |path: &str, method: &str, body: &str| {
+        let mut curl = std::process::Command::new("curl");
+        curl.args(["-s", "-X", method, "-d", body, "-H", "Content-Type: application/json"]);
+        curl.arg("-H").arg(format!("Authorization: Bearer {}", node.key));
+        let told = curl.arg(format!("{}{path}", node.admin)).output().expect("curl");
+        serde_json::from_slice::<serde_json::Value>(&told.stdout).unwrap_or_default()
+    };
+    let scopes = r#"{"name": "shop", "scopes": ["sessions:read", "sessions:write"]}"#;
+    let key = made("/admin/v1/api-keys", "POST", scopes);
+    let secret = key["secret"].as_str().expect("a secret");
+    let cloakroom = Cloakroom::remote(&node.admin, secret).await.expect("connected");
+    let layer = cloakroom.layer().origin(crate::world::ORIGIN).expect("an origin");
+    let mut browser = Browser::new(world.app_behind(layer.without_session_limit()));
+    browser.post("/sign-in?user=ada").await.expect(200);
+    let id = key["api_key"]["id"].as_str().expect("an id");
+    made(&format!("/admin/v1/api-keys/{id}"), "DELETE", "");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let answer = browser.get("/me").await;
+        assert!(answer.set_cookie().is_none(), "{answer:?}");
+        if answer.status == 503 {
+            break;
+        }
+        answer.expect(200);
+        assert!(Instant::now() < deadline, "the key is still good");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

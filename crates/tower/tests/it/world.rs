@@ -19,6 +19,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+#[allow(dead_code, reason = "other tests need more of it")]
+#[path = "../../../xtask/src/skips/tell.rs"]
+pub mod skips;
+
+/// Why a test on a real server can't be.
+pub const NO_PROGRAM: &str = "no program `cloakroom` was built, and CLOAKROOM_BIN names none";
+
 pub const ORIGIN: &str = "http://127.0.0.1:3000";
 
 /// What a handler waits for, and what it tells when it has begun.
@@ -41,7 +48,7 @@ pub async fn worlds() -> Vec<World> {
     let mut worlds = vec![World::memory().await, World::embedded().await];
     match World::remote().await {
         Some(world) => worlds.push(world),
-        None => eprintln!("SKIPPED: no program `cloakroom` was built; set CLOAKROOM_BIN"),
+        None => skips::tell(NO_PROGRAM),
     }
     worlds
 }

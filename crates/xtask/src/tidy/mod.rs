@@ -63,6 +63,8 @@ pub const RULES: &[Rule] = &[
     Rule { name: "security-tests", check: proofs::security_tests },
     Rule { name: "machine-names", check: text::machine_names },
     Rule { name: "links", check: text::links },
+    Rule { name: "installing", check: text::installing },
+    Rule { name: "skips", check: text::skips },
 ];
 
 /// The path of the allow list.

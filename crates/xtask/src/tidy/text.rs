@@ -115,6 +115,37 @@ fn link_targets(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
+/// Only the gate's steps install something: a plain `cargo test` changes no machine.
+pub(super) fn installing(tree: &Tree) -> Vec<Finding> {
+    let message = "installs something: that is `xtask::servers`' part; a test looks and tells";
+    let strays = tree.rust().map(|(file, _)| file).filter(|file| !is_ours(&file.path));
+    strays.flat_map(|file| lines_with(&file.path, &file.text, &INSTALLERS, message)).collect()
+}
+
+/// A test that can't check something tells the gate so: what is printed by one that passes is
+/// shown to nobody.
+pub(super) fn skips(tree: &Tree) -> Vec<Finding> {
+    let message = "is printed, which nobody reads: use `skips::tell`, so that the gate counts it";
+    let tests = tree.rust().map(|(file, _)| file).filter(|file| !is_ours(&file.path));
+    let tests = tests.filter(|file| tree.is_test_file(&file.path));
+    tests.flat_map(|file| lines_with(&file.path, &file.text, &["SKIPPED"], message)).collect()
+}
+
+fn is_ours(path: &str) -> bool {
+    path.starts_with("crates/xtask/")
+}
+
+/// Every line with one of these words in it.
+fn lines_with(path: &str, text: &str, words: &[&str], message: &str) -> Vec<Finding> {
+    let found = text.lines().enumerate().filter_map(|(index, line)| {
+        let word = words.iter().find(|word| line.contains(**word))?;
+        Some(finding(path, index + 1, format!("{word} {message}")))
+    });
+    found.collect()
+}
+
+const INSTALLERS: [&str; 3] = ["\"apt-get\"", "\"pip\"", "\"npm\""];
+
 fn finding(path: &str, line: usize, message: String) -> Finding {
     Finding { path: path.to_owned(), line, subject: String::new(), size: 1, message }
 }
@@ -135,6 +166,21 @@ mod tests {
         );
         let tree = Tree::of(&[("a.md", &text), ("Cargo.lock", &text)]);
         assert_eq!(lines(machine_names(&tree)), [1, 3, 4]);
+    }
+
+    #[test]
+    fn a_test_that_installs_or_skips_on_its_own_is_found() {
+        let installs = "fn a() {\n    Command::new(\"apt-get\");\n    x(\"pip\")\n}";
+        let prints = "fn a() {\n    println!(\"SKIPPED: nothing\");\n}";
+        let tree = Tree::of(&[
+            ("crates/redis/tests/it/a.rs", installs),
+            ("crates/redis/tests/it/b.rs", prints),
+            ("crates/xtask/src/tools.rs", installs),
+            // What our own runners print is read by the gate.
+            ("crates/live/src/main.rs", prints),
+        ]);
+        assert_eq!(lines(installing(&tree)), [2, 3]);
+        assert_eq!(lines(skips(&tree)), [2]);
     }
 
     #[test]
