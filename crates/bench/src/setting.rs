@@ -125,7 +125,14 @@ pub async fn open_one<S: Store>(
     delivery: Delivery,
 ) -> Outcome<Opened> {
     let grant = grant(subject, delivery)?;
-    let request = OpenRequest { grant, epoch: None, replaces: None, carry_data: false, data: None };
+    let request = OpenRequest {
+        grant,
+        epoch: None,
+        replaces: None,
+        carry_data: false,
+        idempotency_key: None,
+        data: None,
+    };
     Ok(engine.open_session(request, &Context::system()).await?)
 }
 

@@ -18,6 +18,7 @@ use crate::claims::check_size;
 use crate::clock::draw;
 use crate::context::{Context, Error};
 use crate::ending::{Closing, kin};
+use crate::refreshing::check_idempotency_key;
 use crate::settings::OnLimit;
 use crate::signin::Ticket;
 use crate::transact::{Decision, Loaded, Wanted};
@@ -70,8 +71,11 @@ pub struct OpenRequest {
     pub epoch: Option<u64>,
     /// A session or refresh token of the session that this one succeeds.
     pub replaces: Option<String>,
-    /// Whether that session's data comes along.
+    /// Whether that session's data comes along, unless it was somebody else's.
     pub carry_data: bool,
+    /// What tells a repetition of this request from another one that replaces the same session: 16
+    /// to 128 visible ASCII characters. Whoever has no user needs one to be answered the same again.
+    pub idempotency_key: Option<String>,
     /// The session's data.
     pub data: Option<Object>,
 }
@@ -92,8 +96,10 @@ pub(crate) struct Plan {
 impl<S: Store> Authority<S> {
     /// Opens a session for a backend that has checked the user itself.
     pub async fn open_session(&self, request: OpenRequest, ctx: &Context) -> Result<Opened, Error> {
-        let OpenRequest { grant, epoch, replaces, carry_data, data } = request;
+        let OpenRequest { grant, epoch, replaces, carry_data, idempotency_key, data } = request;
         self.check_grant(&grant)?;
+        let key = idempotency_key.as_deref();
+        key.map_or(Ok(()), check_idempotency_key)?;
         let mut data = data.unwrap_or_default();
         check_size(&data, self.settings.max_data)?;
         let partition = self.home_of(&grant);
@@ -108,8 +114,13 @@ impl<S: Store> Authority<S> {
             }
             sid = succession.sid;
             ended = succession.durability;
-            secret = self.succession_secret(&old, sid);
-            if carry_data {
+            // The old credential alone may be known to somebody else, from before a sign-in that
+            // replaces it for just this reason.
+            if grant.subject.is_some() || key.is_some() {
+                secret = self.succession_secret(&old, sid, key);
+            }
+            let is_own = succession.subject.is_none() || succession.subject == grant.subject;
+            if carry_data && is_own {
                 for (name, value) in succession.data {
                     data.entry(name).or_insert(value);
                 }
@@ -158,12 +169,18 @@ impl<S: Store> Authority<S> {
 
     /// The secret of a session that takes another's place: whoever repeats the request, because
     /// the answer was lost, gets the same one.
-    fn succession_secret(&self, old: &OpaqueToken, sid: Sid) -> Secret<[u8; 32]> {
+    fn succession_secret(
+        &self,
+        old: &OpaqueToken,
+        sid: Sid,
+        key: Option<&str>,
+    ) -> Secret<[u8; 32]> {
         self.keys.ratchet(&[
             b"cloakroom succeed 1",
             old.secret.expose(),
             old.sid.as_bytes(),
             sid.as_bytes(),
+            key.unwrap_or_default().as_bytes(),
         ])
     }
 
@@ -240,7 +257,10 @@ impl<S: Store> Authority<S> {
             Session::open(plan.grant.clone(), rules, plan.sid, epochs, loaded.now, secret);
         if let Some(stored) = loaded.session(plan.sid) {
             // Our own commit of unknown outcome, or the request repeated: it took effect.
-            if stored.subject != plan.grant.subject || !stored.proves(&token) {
+            let is_same = stored.subject == plan.grant.subject
+                && stored.actor == plan.grant.actor
+                && stored.acr == plan.grant.acr;
+            if !is_same || !stored.proves(&token) {
                 return Err(Refusal::Conflict("another session has taken its place").into());
             }
             if let Some(ending) = self.ending_of(stored, loaded)? {
@@ -420,6 +440,8 @@ pub(crate) struct Succession {
     /// The id of the session that takes its place: the planned one, or, when this is a repeated
     /// request, the one of the first.
     pub(crate) sid: Sid,
+    /// Whose the old one was.
+    pub(crate) subject: Option<Subject>,
     pub(crate) data: Object,
     pub(crate) durability: Option<Durability>,
 }
@@ -459,7 +481,7 @@ impl<S: Store> Authority<S> {
                     ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) },
                 ) if loaded.now.since(at) < grace => {
                     self.found_over(session, ending, loaded);
-                    return Ok(Decision::Done((first, data)));
+                    return Ok(Decision::Done((first, session.subject.clone(), data)));
                 }
                 Some(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
             }
@@ -468,10 +490,10 @@ impl<S: Store> Authority<S> {
             let closing = Closing { reason, successor: Some(successor) };
             self.close(&mut batch, session, loaded, closing, ctx);
             self.leave_index(&mut batch, session, loaded);
-            Ok(Decision::Commit(batch, (successor, data)))
+            Ok(Decision::Commit(batch, (successor, session.subject.clone(), data)))
         };
-        let ((sid, data), committed) = self.transact(partition, wanted, decide).await?;
-        Ok(Succession { sid, data, durability: committed.map(|c| c.durability) })
+        let ((sid, subject, data), committed) = self.transact(partition, wanted, decide).await?;
+        Ok(Succession { sid, subject, data, durability: committed.map(|c| c.durability) })
     }
 }
 

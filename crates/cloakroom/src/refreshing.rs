@@ -114,11 +114,7 @@ impl<S: Store> Authority<S> {
     }
 
     fn idempotency(&self, token: &OpaqueToken, key: &str) -> Result<[u8; 32], Error> {
-        let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-        if !visible || !IDEMPOTENCY_KEY_CHARS.contains(&key.len()) {
-            let why = "must be 16 to 128 visible ASCII characters".to_owned();
-            return Err(Refusal::InvalidMember { member: "Idempotency-Key".into(), why }.into());
-        }
+        check_idempotency_key(key)?;
         Ok(self.keys.idempotency_hash(token.generation, key))
     }
 
@@ -233,4 +229,13 @@ fn channel_fits(delivery: Delivery, channel: Channel) -> Result<(), Refusal> {
 fn elsewhere(known: &Client, given: &Client) -> bool {
     let network = |client: &Client| client.ip.map(Network::of);
     network(known) != network(given) || known.user_agent != given.user_agent
+}
+
+pub(crate) fn check_idempotency_key(key: &str) -> Result<(), Error> {
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if visible && IDEMPOTENCY_KEY_CHARS.contains(&key.len()) {
+        return Ok(());
+    }
+    let why = "must be 16 to 128 visible ASCII characters".to_owned();
+    Err(Refusal::InvalidMember { member: "Idempotency-Key".into(), why }.into())
 }

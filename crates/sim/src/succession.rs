@@ -27,6 +27,7 @@ impl World {
             epoch: None,
             replaces: None,
             carry_data: false,
+            idempotency_key: None,
             data: Some(data),
         };
         let opened = node.open_session(request, &operator()).await?;
@@ -49,6 +50,7 @@ impl World {
             epoch: None,
             replaces: Some(visitor.token.to_string()),
             carry_data: true,
+            idempotency_key: None,
             data: None,
         };
         let answer = node.open_session(request, &operator()).await;

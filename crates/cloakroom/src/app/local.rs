@@ -200,6 +200,7 @@ impl<S: Store + 'static> Guard for Local<S> {
                 grant: grant_of(&opening),
                 epoch: None,
                 carry_data: opening.replaces.is_some(),
+                idempotency_key: None,
                 replaces: opening.replaces.map(|old| old.expose().clone()),
                 data: Some(opening.data),
             };

@@ -7,7 +7,9 @@ use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
 use cloakroom::core::types::Sid;
-use cloakroom::{ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Settings};
+use cloakroom::{
+    ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Opened, Settings,
+};
 
 use crate::world::*;
 
@@ -302,6 +304,75 @@ async fn a_replaced_session_hands_its_data_on_and_the_lost_answer_can_be_asked_a
     world.advance(31 * SECOND);
     let late = world.authority.open_session(replace(), &ctx()).await;
     assert_eq!(ended(late), EndReason::Replaced);
+}
+
+#[tokio::test]
+async fn f7_whoever_knew_the_old_cookie_is_not_given_the_new_one() {
+    let world = World::new().await;
+    let nobody = || Grant { subject: None, ..grant(Delivery::Cookie) };
+    let replace = |old: &Opened, key: Option<&str>| OpenRequest {
+        replaces: Some(old.token.expose().clone()),
+        idempotency_key: key.map(str::to_owned),
+        ..request(nobody())
+    };
+    let planted = world.open_as(nobody()).await;
+    let first = world.authority.open_session(replace(&planted, None), &ctx()).await;
+    assert!(first.is_ok());
+    for key in [None, Some("another-request-1")] {
+        let again = world.authority.open_session(replace(&planted, key), &ctx()).await;
+        assert!(matches!(refusal(again), Refusal::Conflict(_)), "{key:?}");
+    }
+    // The same request, whose answer was lost.
+    let planted = world.open_as(nobody()).await;
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let request = replace(&planted, Some("the-same-request-1"));
+        let opened = world.authority.open_session(request, &ctx()).await.expect("opened");
+        tokens.push(opened.token.expose().clone());
+    }
+    assert_eq!(tokens[0], tokens[1]);
+    let other = world.authority.open_session(replace(&planted, None), &ctx()).await;
+    assert!(matches!(refusal(other), Refusal::Conflict(_)));
+}
+
+#[tokio::test]
+async fn a_repeated_replacement_as_another_actor_or_class_is_another_request() {
+    let world = World::new().await;
+    let old = world.open_as(Grant { subject: None, ..grant(Delivery::Cookie) }).await;
+    let replace =
+        |grant| OpenRequest { replaces: Some(old.token.expose().clone()), ..request(grant) };
+    let acted = || Grant { actor: Some("usr_support".into()), ..grant(Delivery::Cookie) };
+    world.authority.open_session(replace(acted()), &ctx()).await.expect("opened");
+    assert!(world.authority.open_session(replace(acted()), &ctx()).await.is_ok());
+    let stronger = || Grant { acr: "aal3".into(), ..acted() };
+    for other in [grant(Delivery::Cookie), stronger()] {
+        let again = world.authority.open_session(replace(other), &ctx()).await;
+        assert!(matches!(refusal(again), Refusal::Conflict(_)));
+    }
+}
+
+#[tokio::test]
+async fn the_data_of_whoever_was_signed_in_before_is_not_carried_to_somebody_else() {
+    let world = World::new().await;
+    let mut data = cloakroom::core::session::Object::new();
+    data.insert("mfa_passed".into(), true.into());
+    for (same, carried) in [(true, true), (false, false)] {
+        let old = world.open(Delivery::Cookie).await;
+        let sid = old.session.sid;
+        world.authority.put_data(sid, data.clone(), IfMatch::Any, &ctx()).await.expect("saved");
+        let eve = cloakroom::core::types::Subject::parse("usr_eve").expect("a subject");
+        let subject = if same { old.session.subject.clone() } else { Some(eve) };
+        let request = OpenRequest {
+            replaces: Some(old.token.expose().clone()),
+            carry_data: true,
+            ..request(Grant { subject, ..grant(Delivery::Cookie) })
+        };
+        let next = world.authority.open_session(request, &ctx()).await;
+        // Where the new subject lives in another partition, so does the new session.
+        let next = next.expect("opened");
+        let kept = world.authority.data(next.session.sid).await.expect("data").data;
+        assert_eq!(kept.contains_key("mfa_passed"), carried, "same subject: {same}");
+    }
 }
 
 #[tokio::test]

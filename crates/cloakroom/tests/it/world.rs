@@ -164,7 +164,14 @@ pub fn grant(delivery: Delivery) -> Grant {
 }
 
 pub fn request(grant: Grant) -> OpenRequest {
-    OpenRequest { grant, epoch: None, replaces: None, carry_data: false, data: None }
+    OpenRequest {
+        grant,
+        epoch: None,
+        replaces: None,
+        carry_data: false,
+        idempotency_key: None,
+        data: None,
+    }
 }
 
 impl World {

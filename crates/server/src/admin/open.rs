@@ -24,6 +24,7 @@ use super::guard::actor_of;
 use super::view::{AdminSession, header_value, session_of, with_durability};
 use crate::http::{Ask, Members, Need, clean_text, json};
 use crate::problem::Problem;
+use crate::public::idempotency_key;
 use crate::site::Site;
 
 pub(super) async fn open(
@@ -31,7 +32,9 @@ pub(super) async fn open(
     Extension(identity): Extension<ApiKeyIdentity>,
     mut ask: Ask,
 ) -> Result<Response, Problem> {
+    let idempotency_key = idempotency_key(&ask)?.map(str::to_owned);
     let request = read(ask.members(Need::Required).await?)?;
+    let request = OpenRequest { idempotency_key, ..request };
     let ctx = ask.context(actor_of(&identity), site.trusted());
     let opened = site.authority.open_session(request, &ctx).await?;
     let mut response = json(StatusCode::CREATED, &Answer::of(&site, &opened));
@@ -67,7 +70,7 @@ fn read(mut members: Members) -> Result<OpenRequest, Problem> {
     };
     let data = members.opt_object("data")?;
     members.finish()?;
-    Ok(OpenRequest { grant, epoch, replaces, carry_data, data })
+    Ok(OpenRequest { grant, epoch, replaces, carry_data, idempotency_key: None, data })
 }
 
 /// Whose the session will be. It has to be said, even where it is nobody's.

@@ -21,6 +21,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 
 pub use answer::{durability_name, with_durability};
 pub(crate) use gate::{Presented, prove, request_origin};
+pub(crate) use refresh::idempotency_key;
 pub use standard::standard_routes;
 pub(crate) use standard::standard_templates;
 pub use view::{SessionView, rfc3339};

@@ -68,7 +68,7 @@ pub(super) fn sid_of(site: &Site, ask: &Ask, token: &str) -> Result<Sid, Problem
 }
 
 /// The `Idempotency-Key`, if there is one.
-pub(super) fn idempotency_key(ask: &Ask) -> Result<Option<&str>, Problem> {
+pub(crate) fn idempotency_key(ask: &Ask) -> Result<Option<&str>, Problem> {
     let malformed =
         || Problem::malformed("Idempotency-Key must be 16 to 128 visible ASCII characters, once");
     match ask.header("idempotency-key") {
