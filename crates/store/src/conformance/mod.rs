@@ -51,13 +51,21 @@ pub trait Harness: Send + Sync {
 /// A task of a test.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes a test of each promise, for the harness that the expression is.
+/// Makes a test of each promise, for the harness that the expression is; after `one:` a single test
+/// of all of them, for an expression that is a harness or none, where starting what they run against
+/// takes longer than they do.
 ///
 /// The crate that calls it needs tokio with the features `macros` and `rt-multi-thread`.
 #[macro_export]
 macro_rules! conformance {
+    (one: $harness:expr) => {
+        $crate::conformance! { @promises one $harness }
+    };
     ($harness:expr) => {
-        $crate::conformance! { @tests $harness =>
+        $crate::conformance! { @promises each $harness }
+    };
+    (@promises $how:ident $harness:expr) => {
+        $crate::conformance! { @$how $harness =>
             atomicity {
                 a_commit_applies_all_of_its_batch
                 a_commit_applies_nothing_where_a_version_has_moved
@@ -140,7 +148,17 @@ macro_rules! conformance {
             }
         }
     };
-    (@tests $harness:expr => $($promise:ident { $($name:ident)* })*) => {$($(
+    (@one $harness:expr => $($promise:ident { $($name:ident)* })*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn every_promise_is_kept() {
+            let Some(harness) = $harness else { return };
+            $($(
+                println!("{}", stringify!($name));
+                Box::pin($crate::conformance::$promise::$name(&harness)).await;
+            )*)*
+        }
+    };
+    (@each $harness:expr => $($promise:ident { $($name:ident)* })*) => {$($(
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
         async fn $name() {
             $crate::conformance::$promise::$name(&$harness).await;
