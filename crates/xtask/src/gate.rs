@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::axum;
+use crate::contract;
 use crate::dist;
 use crate::express;
 use crate::flask;
@@ -75,6 +76,11 @@ pub const STEPS: &[Step] = &[
         run: express::step,
     },
     Step { name: "axum", about: "the axum example, by the shared script", run: axum::step },
+    Step {
+        name: "contract",
+        about: "the OpenAPI document, by a validator and by requests made from it",
+        run: contract::step,
+    },
     Step { name: "interop", about: "tokens against jose and PyJWT", run: interop::step },
     Step { name: "flask", about: "the Flask SDK and its example", run: flask::step },
 ];

@@ -3,13 +3,11 @@
 //! One authority is started for each algorithm; the scripts sign in, verify what they get over the
 //! key set, and try forgeries that the authority must refuse.
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
+use crate::authority::{Authority, free_address};
 use crate::gate::{Outcome, cargo};
 use crate::process::{Tally, stream};
 use crate::tools;
@@ -32,7 +30,6 @@ const ROTATION_SETTINGS: [(&str, &str); 5] = [
     ("LIMIT__VERIFY", "1000000/1m"),
     ("LIMIT__NETWORK", "1000000/1m"),
 ];
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs both scripts against an authority of each algorithm.
 pub fn step() -> io::Result<Outcome> {
@@ -40,7 +37,7 @@ pub fn step() -> io::Result<Outcome> {
     if !stream(&mut cargo(&["build", "-p", "cloakroom-server", "--bin", "cloakroom"]))?.success {
         return Ok(Outcome::Counted(Tally::FAILED));
     }
-    let help = Command::new(binary()?).args(["serve", "--help"]).output()?;
+    let help = Command::new(tools::built("cloakroom")?).args(["serve", "--help"]).output()?;
     if !String::from_utf8_lossy(&help.stdout).contains("--data") {
         return Ok(Outcome::Skipped("the program can't serve yet".to_owned()));
     }
@@ -50,10 +47,15 @@ pub fn step() -> io::Result<Outcome> {
     }
     let mut tallies = vec![Tally { skipped: absent.len(), ..Tally::default() }];
     for algorithm in ALGORITHMS {
-        let authority = Authority::start(&binary()?, algorithm)?;
+        let mut settings = vec![("LOG__LEVEL", "warn"), ("TOKEN__ALGORITHM", algorithm)];
+        if algorithm == "HS256" {
+            settings.push(("TOKEN__HS256_SECRET", SHARED_SECRET));
+        }
+        let authority = Authority::start(algorithm, &settings)?;
         for script in &scripts {
             println!("-- {} with {algorithm}", script.name);
-            tallies.push(stream(&mut script.command(&authority))?.closing_line());
+            let mut run = script.command(&authority, algorithm);
+            tallies.push(stream(&mut run)?.closing_line());
         }
     }
     tallies.push(rotation(&scripts)?);
@@ -77,7 +79,7 @@ fn rotation(scripts: &[Script]) -> io::Result<Tally> {
     run.args(["-f", FASTER, "sh"]).arg(folder.join("rotation.sh")).stdin(Stdio::null());
     // Deadlines of requests stay what they are.
     run.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    run.env("PROGRAM", binary()?).env("NODE_FOLDER", node_folder);
+    run.env("PROGRAM", tools::built("cloakroom")?).env("NODE_FOLDER", node_folder);
     run.env("PYTHONPATH", python.search_path.as_deref().unwrap_or(Path::new("")));
     run.env("CLOAKROOM_PUBLIC", format!("http://{public}"));
     run.env("CLOAKROOM_ADMIN", format!("http://{admin}"));
@@ -99,14 +101,14 @@ struct Script {
 }
 
 impl Script {
-    fn command(&self, authority: &Authority) -> Command {
+    fn command(&self, authority: &Authority, algorithm: &str) -> Command {
         let mut command = Command::new(self.program);
         command.arg(&self.file);
         command.envs(self.search_path.as_ref().map(|path| ("PYTHONPATH", path)));
         command.env("CLOAKROOM_PUBLIC", &authority.public);
         command.env("CLOAKROOM_ADMIN", &authority.admin);
         command.env("CLOAKROOM_API_KEY", &authority.api_key);
-        command.env("CLOAKROOM_ALGORITHM", authority.algorithm);
+        command.env("CLOAKROOM_ALGORITHM", algorithm);
         command.env("CLOAKROOM_SECRET", SHARED_SECRET);
         command
     }
@@ -134,85 +136,4 @@ fn scripts(folder: &Path) -> (Vec<Script>, Vec<String>) {
         }
     }
     (ready, absent)
-}
-
-fn binary() -> io::Result<PathBuf> {
-    // This program was built into the same folder by the same profile.
-    let here = std::env::current_exe()?;
-    let folder = here.parent().ok_or_else(|| io::Error::other("no folder of programs"))?;
-    Ok(folder.join("cloakroom"))
-}
-
-/// A running authority with an empty store, ended and removed when dropped.
-struct Authority {
-    child: Child,
-    data: PathBuf,
-    algorithm: &'static str,
-    public: String,
-    admin: String,
-    api_key: String,
-}
-
-impl Authority {
-    fn start(binary: &Path, algorithm: &'static str) -> io::Result<Authority> {
-        let data = std::env::temp_dir()
-            .join(format!("cloakroom-interop-{}-{algorithm}", std::process::id()));
-        let (public, admin) = (free_address()?, free_address()?);
-        let mut serve = Command::new(binary);
-        serve.arg("serve").arg("--data").arg(&data).stdin(Stdio::null());
-        serve.env("CLOAKROOM_SERVER__PUBLIC", &public).env("CLOAKROOM_SERVER__ADMIN", &admin);
-        serve.env("CLOAKROOM_SERVER__ORIGIN", format!("http://{public}"));
-        serve.env("CLOAKROOM_LOG__LEVEL", "warn").env("CLOAKROOM_TOKEN__ALGORITHM", algorithm);
-        if algorithm == "HS256" {
-            serve.env("CLOAKROOM_TOKEN__HS256_SECRET", SHARED_SECRET);
-        }
-        let child = serve.spawn()?;
-        let (public, admin) = (format!("http://{public}"), format!("http://{admin}"));
-        let mut authority =
-            Authority { child, data, algorithm, public, admin, api_key: String::new() };
-        authority.wait_until_ready()?;
-        authority.api_key = std::fs::read_to_string(authority.data.join("root-api.key"))?;
-        authority.api_key.truncate(authority.api_key.trim_end().len());
-        Ok(authority)
-    }
-
-    fn wait_until_ready(&mut self) -> io::Result<()> {
-        let started = Instant::now();
-        let address = self.public.trim_start_matches("http://").to_owned();
-        while !is_ready(&address) {
-            if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!("the authority ended at once: {status}")));
-            }
-            if started.elapsed() > START_TIMEOUT {
-                return Err(io::Error::other("the authority doesn't become ready"));
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        // Both may have happened already; there is nobody to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.data);
-    }
-}
-
-fn free_address() -> io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
-}
-
-fn is_ready(address: &str) -> bool {
-    let ask = || -> io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        Ok(answer.ends_with(b" 200"))
-    };
-    ask().unwrap_or(false)
 }

@@ -3,7 +3,9 @@
 //! [`gate`] is everything that must hold before a change lands; [`tidy`] is the part of it that
 //! only reads the tree. Nothing here is shipped to users.
 
+pub mod authority;
 pub mod axum;
+pub mod contract;
 pub mod dist;
 pub mod express;
 pub mod flask;

@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Args, Parser, Subcommand};
+use xtask::contract;
 use xtask::dist;
 use xtask::gate::{self, cargo};
 use xtask::process::Tally;
@@ -32,7 +33,8 @@ enum Task {
     Crash(Crash),
     /// Run real nodes on real stores, under random clients and faults, and check what they promise.
     Live(Live),
-    /// Feed random input to the parsers, with cargo-fuzz.
+    /// Feed random input to the parsers, with cargo-fuzz; `contract`: random requests to both
+    /// listeners, with schemathesis.
     Fuzz(Fuzz),
     /// Check the rules of the tree; a part of `cargo test` too.
     Tidy,
@@ -111,6 +113,9 @@ struct Fuzz {
     /// Seconds for each target.
     #[arg(long, value_name = "N", default_value_t = 60)]
     seconds: u64,
+    /// Requests for the target `contract`, at least.
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    cases: usize,
 }
 
 fn main() -> ExitCode {
@@ -188,6 +193,9 @@ fn live(options: &Live) -> io::Result<bool> {
 }
 
 fn fuzz(options: &Fuzz) -> io::Result<bool> {
+    if options.target.as_deref() == Some(CONTRACT) {
+        return contract::fuzz(options.cases);
+    }
     let folder = tree::root().join("fuzz");
     if !folder.join("Cargo.toml").is_file() {
         return Err(io::Error::other("there are no fuzz targets (the folder fuzz/ is missing)"));
@@ -207,6 +215,9 @@ fn fuzz(options: &Fuzz) -> io::Result<bool> {
     }
     Ok(all_passed)
 }
+
+/// The target that cargo-fuzz knows nothing of.
+const CONTRACT: &str = "contract";
 
 fn fuzz_targets(folder: &std::path::Path) -> io::Result<Vec<String>> {
     let mut targets = Vec::new();
