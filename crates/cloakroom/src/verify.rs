@@ -199,8 +199,10 @@ impl<S: Store> Authority<S> {
 
     async fn verify_refresh(&self, token: &OpaqueToken) -> Result<Verified, Error> {
         let known = self.known(token.sid).await?.ok_or(TOKEN_INVALID)?;
+        let grace = self.settings.refresh.grace;
         let known = self.judged(known, |known| {
-            if known.session.holds_refresh(token) { Ok(()) } else { Err(TOKEN_INVALID) }
+            let accepts = known.session.accepts_refresh(token, grace, self.now());
+            if accepts { Ok(()) } else { Err(TOKEN_INVALID) }
         });
         Ok(known.await?.verified(Via::Refresh))
     }

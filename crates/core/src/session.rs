@@ -392,26 +392,22 @@ impl Session {
         if let Lifecycle::Ended(ending) = self.lifecycle {
             return Err(ending);
         }
-        let ended = |at, reason| Err(Ending { at, reason, successor: None });
-        if self.partition_epoch < partition.epoch {
-            return ended(partition.bumped_at, EndReason::EndedByOperator);
-        }
-        if let Some(subject) = subject {
-            if let Some(bump) = subject.bump_over(self.subject_epoch) {
-                return ended(bump.at, bump.reason);
-            }
-            if let Some(at) = subject.disabled_at {
-                return ended(at, EndReason::UserDisabled);
-            }
-        }
-        if now >= self.expires_at {
-            return ended(self.expires_at, EndReason::AbsoluteTimeout);
-        }
         let idle_end = self.refused_from_when_seen(seen_at);
-        if now >= idle_end {
-            return ended(idle_end, EndReason::IdleTimeout);
+        let bump = subject.and_then(|subject| subject.bump_over(self.subject_epoch));
+        let disabled_at = subject.and_then(|subject| subject.disabled_at);
+        let all_ended = self.partition_epoch < partition.epoch;
+        let causes = [
+            bump.map(|bump| (bump.at, bump.reason)),
+            disabled_at.map(|at| (at, EndReason::UserDisabled)),
+            all_ended.then_some((partition.bumped_at, EndReason::EndedByOperator)),
+            (now >= self.expires_at).then_some((self.expires_at, EndReason::AbsoluteTimeout)),
+            (now >= idle_end).then_some((idle_end, EndReason::IdleTimeout)),
+        ];
+        // What came first ended it; what came later found it over.
+        match causes.into_iter().flatten().min_by_key(|(at, _)| *at) {
+            Some((at, reason)) => Err(Ending { at, reason, successor: None }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The session with an ending; one that is ended already keeps its first ending.
@@ -507,6 +503,21 @@ impl Session {
             }
             Some(_) | None => false,
         }
+    }
+}
+
+impl Session {
+    /// Whether a presented refresh token, whose tag was checked, would be answered by a refresh: the
+    /// current one, or the one before while its retries are tolerated.
+    pub fn accepts_refresh(
+        &self,
+        presented: &OpaqueToken,
+        grace: Duration,
+        now: Timestamp,
+    ) -> bool {
+        let Holder::Refresh(refresh) = &self.holder else { return false };
+        let is_current = presented.generation == refresh.generation;
+        self.holds_refresh(presented) && (is_current || now.since(refresh.rotated_at) < grace)
     }
 }
 

@@ -443,6 +443,24 @@ async fn i13_an_assertion_is_handed_out_again_until_claims_change() {
 }
 
 #[tokio::test]
+async fn a_rotated_refresh_token_is_active_for_the_grace_and_no_longer() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Bearer).await;
+    let next = world.refresh(opened.token.expose()).await.expect("refreshed");
+    let is_active =
+        async |token: &str| world.authority.introspect(token).await.expect("an answer").is_some();
+    world.advance(29 * SECOND);
+    assert!(is_active(opened.token.expose()).await);
+    world.advance(2 * SECOND);
+    assert!(!is_active(opened.token.expose()).await);
+    assert!(is_active(next.token.expose()).await);
+    // It still proves whose session it is: to end it is in nobody's way.
+    let credential = Credential::Refresh(opened.token.expose());
+    world.authority.logout(credential, &ctx()).await.expect("ended");
+    assert!(!is_active(next.token.expose()).await);
+}
+
+#[tokio::test]
 async fn h3_introspection_is_no_use_of_the_session() {
     let world = World::new().await;
     let opened = world.open(Delivery::Cookie).await;

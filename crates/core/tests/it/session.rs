@@ -204,6 +204,20 @@ fn a_raised_partition_and_a_disabled_subject_end_it_too() {
 }
 
 #[test]
+fn of_several_causes_the_first_ended_it() {
+    let (session, _) = open(grant(Delivery::Cookie));
+    let mut subject = SubjectState::new(ada());
+    subject.raise(EndReason::SignedOutEverywhere, START.plus(HOUR));
+    subject.disabled_at = Some(START.plus(2 * HOUR));
+    let raised = PartitionState { epoch: 1, bumped_at: START.plus(3 * HOUR) };
+    let ending = session.standing(Some(&subject), &raised, START.plus(100 * DAY)).unwrap_err();
+    assert_eq!((ending.reason, ending.at), (EndReason::SignedOutEverywhere, START.plus(HOUR)));
+    let late = PartitionState { epoch: 1, bumped_at: START.plus(90 * DAY) };
+    let ending = session.standing(None, &late, START.plus(100 * DAY)).unwrap_err();
+    assert_eq!(ending.reason, EndReason::IdleTimeout);
+}
+
+#[test]
 fn b2_a_step_up_restarts_both_lifetimes_and_supersedes_the_cookie() {
     let (session, old) = open(grant(Delivery::Cookie));
     let now = START.plus(5 * DAY);
