@@ -24,9 +24,10 @@ pub(crate) async fn follow(inner: Weak<Inner>) {
     let (mut pause, longest) = PAUSES;
     let mut cursor = None;
     let mut failing = false;
+    let mut told_of_clock = false;
     loop {
         let Some(strong) = inner.upgrade() else { return };
-        let outcome = round(&strong, &inner, &mut cursor, &mut pause).await;
+        let outcome = round(&strong, &inner, &mut cursor, &mut pause, &mut told_of_clock).await;
         strong.verifier().lose_stream();
         drop(strong);
         match outcome {
@@ -48,6 +49,7 @@ async fn round(
     weak: &Weak<Inner>,
     cursor: &mut Option<String>,
     pause: &mut Duration,
+    told_of_clock: &mut bool,
 ) -> Result<(), Fault> {
     if inner.verifier().wants_keys(inner.moment()) {
         inner.fetch_keys().await?;
@@ -82,6 +84,7 @@ async fn round(
                 }
             }
         }
+        tell_of_clock(inner, told_of_clock);
         if inner.verifier().wants_keys(inner.moment()) {
             inner.fetch_keys().await?;
         }
@@ -89,6 +92,20 @@ async fn round(
             return Ok(());
         }
     }
+}
+
+/// A clock that is wrong is told once, until it is right again.
+fn tell_of_clock(inner: &Inner, told: &mut bool) {
+    let apart = inner.verifier().clock_difference(inner.moment());
+    match apart {
+        Some(apart) if !*told => tracing::error!(
+            url = inner.asker.url(),
+            seconds = apart.as_secs_f64(),
+            "our clock and the session authority's differ; every request is asked about"
+        ),
+        Some(_) | None => {}
+    }
+    *told = apart.is_some();
 }
 
 async fn take_snapshot(inner: &Inner) -> Result<String, Fault> {

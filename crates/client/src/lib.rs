@@ -10,6 +10,7 @@ mod asking;
 mod feed;
 mod following;
 mod remote;
+mod touching;
 mod verifier;
 mod wire;
 

@@ -8,7 +8,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::guard::{
-    Answer, Fault, Guard, HandleHash, Issued, Opening, Pass, Presented, Stored, Via,
+    Answer, Device, Fault, Guard, HandleHash, Issued, Opening, Pass, Presented, Stored, Via,
 };
 use cloakroom_core::json::Map;
 use cloakroom_core::limits::LIFETIME_MAX;
@@ -25,12 +25,13 @@ use tokio::task::JoinHandle;
 
 use crate::asking::{Asker, ConnectError, Reply, fault};
 use crate::following::follow;
+use crate::touching::{SLACK_MAX, Touches, tell};
 use crate::verifier::{Moment, Verdict, Verifier};
 use crate::wire::{self, Kept};
 
 /// Sessions that are kept.
 const KEPT: usize = 50_000;
-/// A session's view is asked for anew after this long, which also tells the authority of its use.
+/// A session's view is asked for anew after this long.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(60);
 /// A key that was found good is taken for good so long.
 const KEY_GOOD: Duration = Duration::from_secs(1);
@@ -68,13 +69,14 @@ impl Default for Settings {
 /// Dropping it ends its background work.
 pub struct Remote {
     inner: Arc<Inner>,
-    following: JoinHandle<()>,
+    chores: [JoinHandle<()>; 2],
 }
 
 pub(crate) struct Inner {
     pub(crate) asker: Asker,
     verifier: Mutex<Verifier>,
     views: Cache<[u8; 32], Arc<View>>,
+    pub(crate) touches: Touches,
     key_good_until: Mutex<Duration>,
     random: SystemRandom,
 }
@@ -84,6 +86,8 @@ struct View {
     pass: Arc<Pass>,
     stamp: u64,
     until: Timestamp,
+    /// How late its use may be told.
+    slack: Duration,
     /// When to ask anew, by the steady clock.
     ask_at: Duration,
 }
@@ -96,7 +100,7 @@ impl std::fmt::Debug for Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        self.following.abort();
+        self.chores.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -121,11 +125,15 @@ impl Remote {
             asker,
             verifier: Mutex::new(verifier),
             views: Cache::new(KEPT),
+            touches: Touches::default(),
             key_good_until: Mutex::new(Duration::ZERO),
             random: SystemRandom::new(),
         });
-        let following = tokio::spawn(follow(Arc::downgrade(&inner)));
-        Ok(Self { inner, following })
+        let chores = [
+            tokio::spawn(follow(Arc::downgrade(&inner))),
+            tokio::spawn(tell(Arc::downgrade(&inner))),
+        ];
+        Ok(Self { inner, chores })
     }
 
     /// Whether requests are decided here now, without asking the server.
@@ -200,6 +208,7 @@ impl Inner {
         let (digest, moment) = (digest_of(token), self.moment());
         let kept = self.views.get(&digest).filter(|view| self.counts(view, moment));
         if let Some(view) = kept {
+            self.touches.note(view.pass.sid, view.slack, moment.steady);
             return Ok(Arc::clone(&view.pass));
         }
         let stamp = self.verifier().stamp();
@@ -207,7 +216,7 @@ impl Inner {
         let pass = Arc::new(pass);
         let Kept { until, slack } = kept;
         let ask_at = moment.steady + slack.min(VIEW_AGE_MAX);
-        let view = View { pass: Arc::clone(&pass), stamp, until, ask_at };
+        let view = View { pass: Arc::clone(&pass), stamp, until, slack, ask_at };
         self.views.insert(digest, Arc::new(view));
         Ok(pass)
     }
@@ -233,7 +242,11 @@ impl Inner {
             verdict = self.judge(token);
         }
         match verdict {
-            Verdict::Live(claims) => Ok(Arc::new(wire::pass_of(*claims))),
+            Verdict::Live(claims) => {
+                // The token doesn't say when its session idles out.
+                self.touches.note(claims.sid, SLACK_MAX, self.asker.steady());
+                Ok(Arc::new(wire::pass_of(*claims)))
+            }
             Verdict::Refused(refusal) => Err(refusal.into()),
             Verdict::Ask | Verdict::FetchKeys => {
                 let (pass, _) = self.ask_about(token).await?;
@@ -252,7 +265,9 @@ impl Inner {
         let reply = self.post(&["admin", "v1", "sessions", "verify"], &body).await?;
         let reply = self.taken(reply).await?;
         let session = reply.body.get("session").and_then(wire::session);
-        session.ok_or_else(|| fault("its answer can't be read".to_owned()))
+        let (pass, kept) = session.ok_or_else(|| fault("its answer can't be read".to_owned()))?;
+        self.touches.known(pass.sid, self.asker.steady());
+        Ok((pass, kept))
     }
 
     async fn post(&self, path: &[&str], body: &Value) -> Result<Reply, Fault> {
@@ -371,8 +386,18 @@ fn wanted(opening: &Opening) -> Value {
             put(name, span.as_secs().into());
         }
     }
-    if let Some(agent) = &opening.client.user_agent {
-        put("client", json!({"user_agent": agent}));
+    let Client { ip, user_agent, label } = &opening.client;
+    let texts = [
+        ("ip", ip.map(|ip| ip.to_string())),
+        ("user_agent", user_agent.clone()),
+        ("label", label.clone()),
+    ];
+    let client: Object = texts
+        .into_iter()
+        .filter_map(|(name, text)| Some((name.to_owned(), text?.into())))
+        .collect();
+    if !client.is_empty() {
+        put("client", Value::Object(client));
     }
     body
 }
@@ -418,7 +443,7 @@ impl Guard for Remote {
             if_there(self.inner.delete(&path, EndReason::SignedOut.as_str()).await)?;
             // Here it is over at once, everywhere else when the stream tells.
             let moment = self.inner.moment();
-            self.inner.verifier().ended_here(sid, moment);
+            self.inner.verifier().ended_here(sid, EndReason::SignedOut, moment);
             Ok(())
         })
     }
@@ -431,6 +456,34 @@ impl Guard for Remote {
             self.inner.verifier().raised_here(subject, moment);
             let revoked = reply.body.get("revoked").and_then(Value::as_u64).unwrap_or(0);
             Ok(usize::try_from(revoked).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn devices<'a>(&'a self, subject: &'a Subject) -> Answer<'a, Vec<Device>> {
+        Box::pin(async move {
+            let path = ["admin", "v1", "subjects", subject.as_str(), "sessions"];
+            let reply = self.inner.asker.ask(Method::GET, &path, None).await?;
+            let reply = self.inner.taken(reply).await?;
+            let sessions = reply.body.get("sessions").and_then(Value::as_array);
+            let sessions = sessions.ok_or_else(|| fault("its answer can't be read".to_owned()))?;
+            Ok(sessions.iter().filter_map(wire::device).collect())
+        })
+    }
+
+    fn end_device<'a>(&'a self, subject: &'a Subject, sid: Sid, _: Client) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let name = sid.to_string();
+            let path = ["admin", "v1", "sessions", &name];
+            let reply = self.inner.asker.ask(Method::GET, &path, None).await?;
+            let reply = self.inner.taken(reply).await?;
+            let whose = reply.body.get("session").and_then(|view| view.get("subject"));
+            if whose.and_then(Value::as_str) != Some(subject.as_str()) {
+                return Err(Refusal::NotFound.into());
+            }
+            if_there(self.inner.delete(&path, EndReason::SignedOutElsewhere.as_str()).await)?;
+            let moment = self.inner.moment();
+            self.inner.verifier().ended_here(sid, EndReason::SignedOutElsewhere, moment);
+            Ok(())
         })
     }
 

@@ -189,8 +189,8 @@ impl Verifier {
     }
 
     /// Notes that this process ended a session: it is over here before the stream tells.
-    pub fn ended_here(&mut self, sid: Sid, now: Moment) {
-        let known = (EndReason::SignedOut, now.wall.plus(ENDED_HERE_KEEP));
+    pub fn ended_here(&mut self, sid: Sid, reason: EndReason, now: Moment) {
+        let known = (reason, now.wall.plus(ENDED_HERE_KEEP));
         self.ended.entry(sid).or_insert(known);
     }
 
@@ -201,10 +201,19 @@ impl Verifier {
         self.changes.subject(subject.clone(), now.steady);
     }
 
+    /// How far the authority's clock is from ours, as the last heartbeat has it, where that is too
+    /// far to decide anything here: tokens would be taken for good that are over.
+    pub fn clock_difference(&self, now: Moment) -> Option<Duration> {
+        let (at, received) = self.heartbeat?;
+        let here = now.wall.since(at).max(at.since(now.wall));
+        let waited = now.steady.saturating_sub(received);
+        Some(here.saturating_sub(waited)).filter(|apart| *apart >= self.max_staleness)
+    }
+
     /// Whether everything that was revoked until less than the allowed staleness ago is known.
     pub fn is_fresh(&self, now: Moment) -> bool {
         self.heartbeat.is_some_and(|(at, received)| {
-            now.wall.since(at) < self.max_staleness
+            now.wall.since(at).max(at.since(now.wall)) < self.max_staleness
                 && now.steady.saturating_sub(received) < self.max_staleness
         })
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use cloakroom_core::guard::{Issued, Pass, Via};
+use cloakroom_core::guard::{Device, Issued, Pass, Via};
 use cloakroom_core::json::Map;
 use cloakroom_core::refusal::Refusal;
-use cloakroom_core::session::EndReason;
+use cloakroom_core::session::{Client, EndReason};
 use cloakroom_core::token::access::AccessClaims;
 use cloakroom_core::types::{Secret, Subject, Timestamp};
 use serde_json::Value;
@@ -41,6 +41,26 @@ pub(crate) fn session(view: &Value) -> Option<(Pass, Kept)> {
     };
     let idle = at("idle_expires_at")?.since(at("last_seen_at")?);
     Some((pass, Kept { until: at("expires_at")?, slack: idle / 20 }))
+}
+
+/// A live session of a listing; none: it has ended, or can't be read.
+pub(crate) fn device(view: &Value) -> Option<Device> {
+    if view.get("ended").is_some_and(|ended| !ended.is_null()) {
+        return None;
+    }
+    let at = |name: &str| view.get(name).and_then(time);
+    let client = view.get("client")?;
+    let text = |name: &str| client.get(name).and_then(Value::as_str);
+    Some(Device {
+        sid: view.get("id")?.as_str()?.parse().ok()?,
+        created_at: at("created_at")?,
+        last_seen_at: at("last_seen_at")?,
+        client: Client {
+            ip: text("ip").and_then(|ip| ip.parse().ok()),
+            user_agent: text("user_agent").map(str::to_owned),
+            label: text("label").map(str::to_owned),
+        },
+    })
 }
 
 /// For how long a session's view may be kept without asking.

@@ -115,6 +115,19 @@ pub struct Stored {
     pub version: u64,
 }
 
+/// One of a user's live sessions, as the user may see it: nothing that lets anybody be it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The session's id.
+    pub sid: Sid,
+    /// Since when it is.
+    pub created_at: Timestamp,
+    /// When it was last used, as far as that is written down.
+    pub last_seen_at: Timestamp,
+    /// Where it was opened from, by what.
+    pub client: Client,
+}
+
 /// A session under a handle: the SHA-256 of an id that another framework minted.
 pub type HandleHash = [u8; 32];
 
@@ -134,6 +147,13 @@ pub trait Guard: Send + Sync + 'static {
 
     /// Ends every session of a subject, and every sign-in in flight; says how many lived.
     fn end_subject<'a>(&'a self, subject: &'a Subject, client: Client) -> Answer<'a, usize>;
+
+    /// The live sessions of a subject, the one that was used last first.
+    fn devices<'a>(&'a self, subject: &'a Subject) -> Answer<'a, Vec<Device>>;
+
+    /// Ends one of a subject's sessions from another of them. One that is over already is no
+    /// fault; one that isn't the subject's is [`Refusal::NotFound`], as if there were none.
+    fn end_device<'a>(&'a self, subject: &'a Subject, sid: Sid, client: Client) -> Answer<'a, ()>;
 
     /// A live session's data.
     fn data(&self, sid: Sid) -> Answer<'_, Stored>;

@@ -3,6 +3,7 @@
 //! State, a request, an instant and some entropy go in; a decision comes out. Nothing here knows
 //! the time, draws randomness, waits, or talks to anything.
 
+pub mod clean;
 pub mod cookie;
 pub mod csrf;
 pub mod event;

@@ -5,10 +5,8 @@ use std::fmt;
 use cloakroom_core::cookie::{CookieNames, OwnCookies};
 use cloakroom_core::csrf::{MethodClass, RequestOrigin};
 use cloakroom_core::given::{Given, Header};
-use cloakroom_core::limits::USER_AGENT_CHARS_MAX;
-use cloakroom_core::session::Client;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, ORIGIN, REFERER};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, REFERER};
 
 pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -84,15 +82,6 @@ pub fn request_origin(headers: &HeaderMap, method: MethodClass) -> RequestOrigin
         origin: header(headers, ORIGIN),
         referer: header(headers, REFERER),
     }
-}
-
-/// The client's agent, cleaned and bounded. Its address is the application's to know.
-pub(crate) fn client_of(agent: Option<&HeaderValue>) -> Client {
-    let agent = agent.map(|agent| {
-        let text = String::from_utf8_lossy(agent.as_bytes());
-        text.chars().filter(|c| !c.is_control()).take(USER_AGENT_CHARS_MAX).collect::<String>()
-    });
-    Client { ip: None, user_agent: agent.filter(|agent| !agent.is_empty()), label: None }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cloakroom_core::cookie::{CookieConflict, Cookies, SameSite};
 use cloakroom_core::csrf::{CsrfMode, Origin};
 use cloakroom_core::guard::Guard;
+use cloakroom_core::network::IpNet;
 use cloakroom_core::origin::{MalformedOrigin, Scheme};
 use cloakroom_core::rate::Quota;
 use tower_layer::Layer;
@@ -34,6 +35,9 @@ pub enum SetupError {
     /// Without TLS a cookie can be read and planted by whoever is on the way.
     #[error("{0} is neither https:// nor on loopback: its cookies would travel in the open")]
     InsecureOrigin(Origin),
+    /// The text is no network, such as `10.0.0.0/8`.
+    #[error("the trusted proxy {0:?} is no address or network, such as 10.0.0.0/8")]
+    Proxy(String),
     /// Cookie options that don't go together.
     #[error(transparent)]
     Cookies(#[from] CookieConflict),
@@ -48,6 +52,7 @@ pub(crate) struct House {
     pub(crate) csrf: Option<CsrfMode>,
     pub(crate) cookies: Cookies,
     pub(crate) sign_in_page: Option<String>,
+    pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) meters: Option<Meters>,
 }
 
@@ -68,6 +73,7 @@ pub struct CloakroomLayer {
     csrf: Option<CsrfMode>,
     cookies: Cookies,
     sign_in_page: Option<String>,
+    trusted_proxies: Vec<IpNet>,
     session_limit: Option<Quota>,
 }
 
@@ -88,6 +94,7 @@ impl CloakroomLayer {
             csrf: Some(CsrfMode::Token),
             cookies: Cookies::default(),
             sign_in_page: None,
+            trusted_proxies: Vec::new(),
             session_limit: Quota::new(count, window).ok(),
         }
     }
@@ -129,6 +136,28 @@ impl CloakroomLayer {
         self
     }
 
+    /// A proxy in front of the application, as an address or a network: what it says in
+    /// `X-Forwarded-For` is believed. Call it once for each.
+    ///
+    /// The client's address is kept with a session, for its user's list of devices and the audit
+    /// log. It is known where axum serves by
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, or where [`Peer`](crate::Peer) is put
+    /// into the request.
+    ///
+    /// ```
+    /// # fn example(layer: cloakroom_tower::CloakroomLayer)
+    /// # -> Result<(), cloakroom_tower::SetupError> {
+    /// let layer = layer.trusted_proxy("10.0.0.0/8")?.trusted_proxy("::1")?;
+    /// # Ok(()) }
+    /// ```
+    pub fn trusted_proxy(mut self, network: &str) -> Result<Self, SetupError> {
+        let address = || network.parse::<IpAddr>().map(IpNet::from);
+        let parsed = network.parse::<IpNet>().or_else(|_| address());
+        let parsed = parsed.map_err(|_| SetupError::Proxy(network.to_owned()))?;
+        self.trusted_proxies.push(parsed);
+        Ok(self)
+    }
+
     /// Checks where unsafe requests come from, and asks for no token.
     ///
     /// Enough where every browser sends `Sec-Fetch-Site`, which all do since 2023.
@@ -164,6 +193,7 @@ impl CloakroomLayer {
             csrf: self.csrf,
             cookies: self.cookies.clone(),
             sign_in_page: self.sign_in_page.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
             meters: self.session_limit.map(|quota| Meters::new("session", quota)),
         }
     }

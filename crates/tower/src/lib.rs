@@ -32,6 +32,7 @@
 //! this process, `cloakroom-client` over HTTP, the module `testing` in tests. No type here has a
 //! parameter for it.
 
+mod client;
 mod credential;
 mod error;
 #[cfg(feature = "axum")]
@@ -45,6 +46,7 @@ mod session;
 pub mod testing;
 mod visit;
 
+pub use client::{Peer, address_of, client_of};
 pub use credential::{Bearer, header, request_origin};
 pub use error::{Error, RateNote};
 #[cfg(feature = "axum")]
@@ -56,3 +58,4 @@ pub use session::{Session, SignIn, Tokens};
 pub use visit::local_path;
 
 pub use cloakroom_core as core;
+pub use cloakroom_core::guard::Device;

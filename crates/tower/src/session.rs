@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloakroom_core::clean::clean_text;
 use cloakroom_core::csrf::{CsrfRefusal, issue_token};
-use cloakroom_core::guard::{Fault, Issued, Opening, Pass, Stored};
+use cloakroom_core::guard::{Device, Fault, Issued, Opening, Pass, Stored};
+use cloakroom_core::limits::LABEL_CHARS_MAX;
 use cloakroom_core::refusal::Refusal;
-use cloakroom_core::session::{Delivery, EndReason, Object};
+use cloakroom_core::session::{Client, Delivery, EndReason, Object};
 use cloakroom_core::types::{Secret, Sid, Subject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -47,6 +49,7 @@ pub struct SignIn {
     amr: Vec<String>,
     acr: Option<String>,
     remember: Option<Duration>,
+    label: Option<String>,
 }
 
 /// The tokens of a program that signed in, or refreshed; serialises as RFC 6749 section 5.1 has it.
@@ -80,7 +83,14 @@ impl SignIn {
             amr: vec!["pwd".to_owned()],
             acr: None,
             remember: None,
+            label: None,
         }
+    }
+
+    /// What the user calls the device, for the list of devices.
+    pub fn device_label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
     }
 
     /// Puts a claim into the session, and into its access tokens.
@@ -254,13 +264,42 @@ impl Session {
 
     /// Signs the user out on every device, this one too; says how many sessions that were.
     pub async fn sign_out_everywhere(&self) -> Result<usize, Error> {
-        let pass = self.visit.user()?;
-        let Some(subject) = &pass.subject else {
-            return Err(Refusal::CredentialsRequired.into());
-        };
-        let ended = self.guard().end_subject(subject, self.visit.client()).await?;
+        let subject = self.subject_or_refuse()?;
+        let ended = self.guard().end_subject(&subject, self.visit.client()).await?;
         self.visit.leave();
         Ok(ended)
+    }
+
+    /// The user's live sessions, on all devices, this one among them ([`Session::id`]); the one
+    /// that was used last comes first.
+    pub async fn devices(&self) -> Result<Vec<Device>, Error> {
+        Ok(self.guard().devices(&self.subject_or_refuse()?).await?)
+    }
+
+    /// Signs the user out on one device. Another user's session, and one that never was, are
+    /// [`Refusal::NotFound`] alike.
+    ///
+    /// ```
+    /// use axum::extract::Path;
+    /// use cloakroom_tower::{Error, Session, core::types::Sid};
+    ///
+    /// async fn end(session: Session, Path(sid): Path<String>) -> Result<&'static str, Error> {
+    ///     let sid: Sid = sid.parse().map_err(|_| cloakroom_tower::core::refusal::Refusal::NotFound)?;
+    ///     session.sign_out_device(sid).await?;
+    ///     Ok("signed out there")
+    /// }
+    /// ```
+    pub async fn sign_out_device(&self, sid: Sid) -> Result<(), Error> {
+        let subject = self.subject_or_refuse()?;
+        if self.id() == Some(sid) {
+            return self.sign_out().await;
+        }
+        Ok(self.guard().end_device(&subject, sid, self.visit.client()).await?)
+    }
+
+    fn subject_or_refuse(&self) -> Result<Subject, Error> {
+        let subject = self.visit.user()?.subject.clone();
+        subject.ok_or_else(|| Refusal::CredentialsRequired.into())
     }
 
     /// A CSRF token for this session, for a form's hidden field `csrf_token` or the header
@@ -333,7 +372,7 @@ impl Session {
             data: Object::new(),
             idle_timeout: grant.remember,
             lifetime: grant.remember,
-            client: self.visit.client(),
+            client: Client { label: label_of(grant.label), ..self.visit.client() },
         })
     }
 
@@ -391,6 +430,11 @@ impl Session {
             saved => saved,
         }
     }
+}
+
+fn label_of(label: Option<String>) -> Option<String> {
+    let clean = clean_text(&label?, LABEL_CHARS_MAX);
+    Some(clean).filter(|label| !label.is_empty())
 }
 
 fn tokens_of(issued: Issued) -> Result<Tokens, Error> {

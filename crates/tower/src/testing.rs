@@ -26,7 +26,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::csrf::issue_token;
 use cloakroom_core::guard::{
-    Answer, Guard, HandleHash, Issued, Opening, Pass, Presented, Stored, Via,
+    Answer, Device, Guard, HandleHash, Issued, Opening, Pass, Presented, Stored, Via,
 };
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, Delivery, EndReason, Object};
@@ -102,6 +102,17 @@ struct Held {
     pass: Pass,
     stored: Stored,
     over: Option<EndReason>,
+    client: Client,
+}
+
+impl Held {
+    fn live(pass: Pass, stored: Stored, client: Client) -> Self {
+        Self { pass, stored, over: None, client }
+    }
+
+    fn is_live_of(&self, subject: &Subject) -> bool {
+        self.over.is_none() && self.pass.subject.as_ref() == Some(subject)
+    }
 }
 
 impl Fake {
@@ -124,7 +135,7 @@ impl Fake {
             Some(held) => held.clone(),
             None => {
                 let pass = pass_of(sid, text).ok_or(Refusal::TokenInvalid)?;
-                let held = Held { pass, stored: Stored::default(), over: None };
+                let held = Held::live(pass, Stored::default(), Client::default());
                 sessions.insert(sid, held.clone());
                 held
             }
@@ -163,7 +174,8 @@ impl Fake {
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(text));
         let sid = Self::sid_of(&token);
         let pass = pass_of(sid, &token).ok_or(Refusal::TokenInvalid)?;
-        let held = Held { pass: pass.clone(), stored: Stored { data, version: 1 }, over: None };
+        let stored = Stored { data, version: 1 };
+        let held = Held::live(pass.clone(), stored, opening.client);
         self.sessions().insert(sid, held);
         Ok((pass, issued(token, opening.delivery)))
     }
@@ -237,12 +249,33 @@ impl Guard for Fake {
     fn end_subject<'a>(&'a self, subject: &'a Subject, _: Client) -> Answer<'a, usize> {
         let mut ended = 0;
         for held in self.sessions().values_mut() {
-            if held.over.is_none() && held.pass.subject.as_ref() == Some(subject) {
+            if held.is_live_of(subject) {
                 held.over = Some(EndReason::SignedOutEverywhere);
                 ended += 1;
             }
         }
         ready(Ok(ended))
+    }
+
+    fn devices<'a>(&'a self, subject: &'a Subject) -> Answer<'a, Vec<Device>> {
+        let sessions = self.sessions();
+        let own = sessions.values().filter(|held| held.is_live_of(subject));
+        let devices = own.map(|held| Device {
+            sid: held.pass.sid,
+            created_at: held.pass.auth_time,
+            last_seen_at: held.pass.auth_time,
+            client: held.client.clone(),
+        });
+        ready(Ok(devices.collect()))
+    }
+
+    fn end_device<'a>(&'a self, subject: &'a Subject, sid: Sid, _: Client) -> Answer<'a, ()> {
+        let own = |held: &Held| held.pass.subject.as_ref() == Some(subject);
+        if !self.sessions().get(&sid).is_some_and(own) {
+            return ready(Err(Refusal::NotFound));
+        }
+        self.end_now(sid, EndReason::SignedOutElsewhere);
+        ready(Ok(()))
     }
 
     fn data(&self, sid: Sid) -> Answer<'_, Stored> {
@@ -272,7 +305,8 @@ impl Guard for Fake {
         let nobody = json!({"sub": null, "claims": {}}).to_string();
         let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(nobody));
         let Some(pass) = pass_of(sid, &text) else { return ready(Err(Refusal::TokenInvalid)) };
-        sessions.insert(sid, Held { pass, stored: Stored { data, version: 1 }, over: None });
+        let stored = Stored { data, version: 1 };
+        sessions.insert(sid, Held::live(pass, stored, Client::default()));
         ready(Ok(()))
     }
 

@@ -1,6 +1,7 @@
 //! What is known of one request, shared by the layer, the extractors and the guards.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cloakroom_core::cookie::CookieKind;
@@ -15,7 +16,8 @@ use http::header::{ACCEPT, COOKIE, HeaderValue, ORIGIN, USER_AGENT};
 use http::{Method, Uri, request};
 use serde_json::Value;
 
-use crate::credential::{Bearer, SEC_FETCH_SITE, client_of, request_origin, session_cookie};
+use crate::client::{address_of, agent_of, peer_of};
+use crate::credential::{Bearer, SEC_FETCH_SITE, request_origin, session_cookie};
 use crate::error::Error;
 use crate::layer::{House, NOWHERE};
 
@@ -59,6 +61,7 @@ struct Inside {
     is_browser: bool,
     provenance: Result<NextStep, CsrfRefusal>,
     agent: Option<HeaderValue>,
+    ip: Option<IpAddr>,
     state: Mutex<State>,
 }
 
@@ -94,6 +97,8 @@ impl Visit {
             is_browser: is_browser(&parts.headers),
             provenance: provenance(house, parts),
             agent: parts.headers.get(USER_AGENT).cloned(),
+            ip: peer_of(&parts.extensions)
+                .map(|peer| address_of(&parts.headers, peer, &house.trusted_proxies)),
             state: Mutex::new(state),
         }))
     }
@@ -103,7 +108,7 @@ impl Visit {
     }
 
     pub(crate) fn client(&self) -> Client {
-        client_of(self.0.agent.as_ref())
+        Client { ip: self.0.ip, user_agent: agent_of(self.0.agent.as_ref()), label: None }
     }
 
     /// Held for moments only, never while somebody is awaited.

@@ -252,6 +252,23 @@ fn a_clock_that_was_set_makes_nothing_fresh() {
 }
 
 #[test]
+fn a_clock_that_is_apart_from_ours_decides_nothing_and_is_told() {
+    let mut world = World::new();
+    world.beat();
+    assert_eq!(world.verifier.clock_difference(world.now), None);
+    for apart in [Duration::from_secs(3), Duration::from_secs(3600)] {
+        for wall in [world.now.wall.plus(apart), world.now.wall.minus(apart)] {
+            let now = Moment { wall, ..world.now };
+            assert!(!world.verifier.is_fresh(now));
+            assert_eq!(world.verifier.clock_difference(now), Some(apart));
+        }
+    }
+    // A heartbeat that is merely old is no matter of clocks.
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.verifier.clock_difference(world.now), None);
+}
+
+#[test]
 fn e14_unknown_keys_cost_one_fetch_a_minute() {
     let mut world = World::new();
     let known = world.sign(&world.claims());
@@ -319,7 +336,7 @@ fn a_view_that_was_read_before_a_change_counts_no_more() {
 #[test]
 fn what_this_process_ended_is_over_here_at_once() {
     let mut world = World::new();
-    world.verifier.ended_here(sid(1), world.now);
+    world.verifier.ended_here(sid(1), EndReason::SignedOut, world.now);
     assert_eq!(world.verdict(), refused(Refusal::SessionEnded(EndReason::SignedOut)));
     let mut world = World::new();
     let before = world.verifier.stamp();

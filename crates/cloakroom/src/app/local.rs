@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::event::Actor;
 use cloakroom_core::guard::{
-    Answer, Fault, Guard, HandleHash, Issued, Opening, Pass, Presented, Stored, Via as Way,
+    Answer, Device, Fault, Guard, HandleHash, Issued, Opening, Pass, Presented, Stored, Via as Way,
 };
 use cloakroom_core::limits::LIFETIME_MAX;
 use cloakroom_core::refresh::Channel;
@@ -169,6 +169,15 @@ fn issued(opened: Opened) -> Issued {
     }
 }
 
+fn device(session: &Session) -> Device {
+    Device {
+        sid: session.sid,
+        created_at: session.created_at,
+        last_seen_at: session.last_seen_at,
+        client: session.client.clone(),
+    }
+}
+
 fn handle_of(hash: HandleHash) -> Result<Handle, Fault> {
     Handle::parse(&URL_SAFE_NO_PAD.encode(hash)).ok_or(Fault::Refused(Refusal::NotFound))
 }
@@ -231,6 +240,25 @@ impl<S: Store + 'static> Guard for Local<S> {
             let ctx = context(Actor::User(Some(subject.clone())), client);
             let ended = self.authority.end_subject(subject, &ctx).await;
             ended.map(|ended| ended.revoked).map_err(fault)
+        })
+    }
+
+    fn devices<'a>(&'a self, subject: &'a Subject) -> Answer<'a, Vec<Device>> {
+        Box::pin(async move {
+            let listed = self.authority.sessions_of(subject).await.map_err(fault)?;
+            Ok(listed.iter().map(|listed| device(&listed.session)).collect())
+        })
+    }
+
+    fn end_device<'a>(&'a self, subject: &'a Subject, sid: Sid, client: Client) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let found = self.authority.session(sid).await.map_err(fault)?;
+            if found.session.subject.as_ref() != Some(subject) {
+                return Err(Refusal::NotFound.into());
+            }
+            let ctx = context(Actor::User(Some(subject.clone())), client);
+            let reason = Some(EndReason::SignedOutElsewhere.as_str());
+            if_there(self.authority.end_session(sid, reason, &ctx).await)
         })
     }
 

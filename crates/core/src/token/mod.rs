@@ -62,7 +62,7 @@ fn decode_base64url(text: &str) -> Option<Vec<u8>> {
 }
 
 /// A CSRF token is base64url of 48 bytes.
-const CSRF_TOKEN_CHARS: usize = 64;
+pub(crate) const CSRF_TOKEN_CHARS: usize = 64;
 
 #[cfg(test)]
 mod tests {

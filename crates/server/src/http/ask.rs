@@ -11,12 +11,12 @@ use cloakroom_core::event::Actor;
 use cloakroom_core::given::Header;
 use cloakroom_core::network::{IpNet, Network, is_trusted};
 use cloakroom_core::rate::Admission;
+use cloakroom_tower::{address_of, client_of};
 use hyper::header::AsHeaderName;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method};
 
 use super::body::{self, Need};
-use super::client::{address_of, client_of};
 use super::form::Form;
 use super::members::Members;
 use super::request_id::RequestId;
@@ -115,7 +115,7 @@ impl Ask {
     pub fn context(&self, actor: Actor, trusted: &[IpNet]) -> Context {
         Context {
             actor,
-            client: client_of(&self.parts.headers, self.asked.peer.address, trusted),
+            client: client_of(&self.parts.headers, Some(self.asked.peer.address), trusted),
             request_id: Some(self.asked.id.as_str().to_owned()),
         }
     }

@@ -2,7 +2,6 @@
 
 mod ask;
 mod body;
-mod client;
 mod cors;
 mod form;
 mod members;
@@ -21,4 +20,4 @@ pub use pulse::Pulse;
 pub use request_id::RequestId;
 pub use shell::{Door, Shell, json};
 
-pub(crate) use client::clean_text;
+pub(crate) use cloakroom_core::clean::clean_text;

@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cloakroom_core::clean::holds_credential;
 use cloakroom_core::given::Given;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-
-use super::client::holds_credential;
 
 /// The longest id that a client may choose, in characters.
 const CHARS_MAX: usize = 128;
@@ -89,7 +88,8 @@ mod tests {
     #[test]
     fn m3_a_clients_id_is_kept_only_in_one_piece_of_visible_ascii() {
         let longest = "x".repeat(CHARS_MAX);
-        for kept in ["a", "\"<>", &longest] {
+        let digest = "0f".repeat(32);
+        for kept in ["a", "\"<>", &longest, &digest] {
             assert_eq!(of(&[kept.as_bytes()]), kept);
         }
         let long = "x".repeat(CHARS_MAX + 1);
@@ -100,6 +100,9 @@ mod tests {
             &[b""],
             &["é".as_bytes()],
             &[format!("cks_{}", "x".repeat(87)).as_bytes()],
+            // A CSRF token, alone and behind something else.
+            &["Ab1-".repeat(16).as_bytes()],
+            &[format!("r:{}", "Ab1-".repeat(16)).as_bytes()],
             &[b"a", b"a"],
             &[],
         ] {

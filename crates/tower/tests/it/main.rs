@@ -3,7 +3,9 @@
 mod browser;
 mod chain;
 mod data;
+mod devices;
 mod faults;
 mod forged;
+mod relay;
 mod stacks;
 mod world;
