@@ -14,6 +14,8 @@ use crate::servers::redis_servers::free_port;
 use crate::servers::{MASTER_KEY, Server, each, postgres_prepared, redis_tls, redis_with};
 use crate::world::{ADA, World};
 
+mod old;
+
 /// The one sentence with which a node gives up, with exit code 3.
 #[track_caller]
 fn refused(settings: &[(&str, &str)]) -> String {
