@@ -491,7 +491,11 @@ impl<S: Store> Authority<S> {
         let decide = |loaded: &Loaded| {
             // Taken until the leeway is over, by a node whose clock may be late.
             let until = expires_at.plus(2 * TOKEN_LEEWAY).min(self.forget_at(loaded.now));
-            if loaded.get(&key).is_some() {
+            let is_denied = match loaded.get(&key) {
+                Some(Record::DeniedToken(known)) => known.until >= until,
+                Some(_) | None => false,
+            };
+            if is_denied {
                 // Whoever is told so may rely on it at this node at once.
                 let entry = FeedEntry::TokenDenied { jti: jti.to_owned(), until };
                 self.observe(partition, Version::ZERO, &[entry]);

@@ -24,7 +24,7 @@ const REPORTS_MAX: usize = 10_000;
 /// What may be coalesced: the kind, whom it is about, whence.
 type Source = (EventKind, Option<Sid>, Option<Subject>, Option<String>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Counted {
     /// The first of its like since the last one written.
     event: Event,
@@ -112,26 +112,40 @@ impl<S: Store> Authority<S> {
 
     /// Writes the refusals counted so far: the first of a kind at once, then one a minute.
     pub async fn flush_reports(&self) -> Result<(), Error> {
-        let now = self.now();
-        for event in self.due_reports(now) {
-            self.log_event(event).await?;
+        let mut due = self.due_reports(self.now()).into_iter();
+        while let Some(report) = due.next() {
+            if let Err(fault) = self.log_event(report.1.event.clone()).await {
+                self.put_back([report].into_iter().chain(due));
+                return Err(fault);
+            }
         }
         Ok(())
     }
 
-    fn due_reports(&self, now: Timestamp) -> Vec<Event> {
+    /// Counts again what could not be written.
+    fn put_back(&self, unwritten: impl Iterator<Item = (Source, Counted)>) {
+        let mut reports = self.reports.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (source, was) in unwritten {
+            let since = reports.get(&source).map_or(0, |counted| counted.count);
+            let count = was.count.saturating_add(since);
+            reports.insert(source, Counted { count, ..was });
+        }
+    }
+
+    /// What is to be written, as it was before it is held for written.
+    fn due_reports(&self, now: Timestamp) -> Vec<(Source, Counted)> {
         let mut reports = self.reports.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut due = Vec::new();
-        reports.retain(|_, counted| {
+        reports.retain(|source, counted| {
             let rested = counted.written_at.is_none_or(|at| now.since(at) >= COALESCE);
             if counted.count == 0 {
                 return !rested;
             }
             if rested {
-                let mut event = counted.event.clone();
-                event.count = std::mem::take(&mut counted.count);
+                counted.event.count = counted.count;
+                due.push((source.clone(), counted.clone()));
+                counted.count = 0;
                 counted.written_at = Some(now);
-                due.push(event);
             }
             true
         });

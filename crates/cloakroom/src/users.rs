@@ -433,6 +433,11 @@ impl<S: Store> Authority<S> {
             next.reset = None;
         }
         let renamed = next.identifier != user.identifier;
+        // Whoever may read the mail of the former identifier, or was shut out, has no say any more.
+        let voided = user.reset.is_some() && (renamed || toggled.is_some());
+        if voided {
+            next.reset = None;
+        }
         let claims_changed = claims != state.claims;
         let apply = |state: &mut SubjectState| {
             state.claims.clone_from(&claims);
@@ -452,7 +457,7 @@ impl<S: Store> Authority<S> {
             return Ok(Decision::Done(view));
         }
         let mut batch = Batch::default();
-        if renamed || new_hash.is_some() {
+        if renamed || voided || new_hash.is_some() {
             put(&mut batch, Key::User(id.clone()), Record::User(next), loaded);
         } else {
             let key = Key::User(id.clone());

@@ -7,6 +7,7 @@ use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
 use cloakroom::core::types::Sid;
+use cloakroom::store::{Key, Record, Store};
 use cloakroom::{
     ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Opened, Settings,
 };
@@ -414,6 +415,31 @@ async fn e6_a_denied_token_is_refused_though_its_signature_was_checked_before() 
     assert_eq!(refusal(world.verify_access(&opened).await), Refusal::TokenInvalid);
     let fresh = world.refresh(opened.token.expose()).await.expect("refreshed");
     assert!(world.verify_access(&fresh).await.is_ok(), "the control");
+}
+
+#[tokio::test]
+async fn e6_a_denial_is_extended_by_a_later_one_and_never_cut_short() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Bearer).await;
+    let verified = world.verify_access(&opened).await.expect("live");
+    let cloakroom::Via::Access(claims) = &verified.via else { panic!("not by access token") };
+    let deny = async |until| {
+        world.authority.deny_token(&claims.jti, until, &ctx()).await.expect("denied");
+        let partition = cloakroom::core::token::access::jti_partition(&claims.jti).expect("one");
+        let key = Key::DeniedToken(claims.jti.as_str().into());
+        let found = world.authority.store().load(partition, &[key]).await.expect("loaded");
+        match found.into_iter().next().expect("a place").expect("a record").record {
+            Record::DeniedToken(denied) => denied.until,
+            other => panic!("{other:?}"),
+        }
+    };
+    let minute = 60 * SECOND;
+    let first = deny(world.authority.now().plus(minute)).await;
+    let longer = deny(claims.expires_at).await;
+    assert!(longer > first);
+    assert_eq!(deny(world.authority.now().plus(minute)).await, longer);
+    world.advance(2 * minute);
+    assert_eq!(refusal(world.verify_access(&opened).await), Refusal::TokenInvalid);
 }
 
 #[tokio::test]

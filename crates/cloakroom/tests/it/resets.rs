@@ -93,6 +93,17 @@ async fn a_reset_dies_with_another_change_and_with_its_user() {
     assert_eq!(refusal(late), Refusal::CredentialsInvalid);
     let refused = world.authority.issue_reset(&ada.id, &ctx()).await;
     assert!(matches!(refusal(refused), Refusal::Conflict(_)));
+    // Nor does it count again once the user is enabled again, or has another identifier.
+    let patch = UserPatch { disabled: Some(false), ..UserPatch::default() };
+    world.authority.patch_user(&ada.id, patch, &ctx()).await.expect("enabled");
+    let late = world.authority.reset_password(token.expose(), secret(OLD), &ctx()).await;
+    assert_eq!(refusal(late), Refusal::CredentialsInvalid);
+    let (token, _) = world.authority.issue_reset(&ada.id, &ctx()).await.expect("a token");
+    let identifier = Some("ada@elsewhere.example".to_owned());
+    let patch = UserPatch { identifier, ..UserPatch::default() };
+    world.authority.patch_user(&ada.id, patch, &ctx()).await.expect("renamed");
+    let late = world.authority.reset_password(token.expose(), secret(OLD), &ctx()).await;
+    assert_eq!(refusal(late), Refusal::CredentialsInvalid);
     world.authority.delete_user(&ada.id, &ctx()).await.expect("deleted");
     let refused = world.authority.issue_reset(&ada.id, &ctx()).await;
     assert_eq!(refusal(refused), Refusal::NotFound);

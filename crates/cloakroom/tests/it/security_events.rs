@@ -199,3 +199,44 @@ async fn m5_an_event_that_can_not_be_written_fails_with_its_change() {
     assert_eq!(world.authority.sessions_of(&user.id).await.expect("a list").len(), 1);
     assert!(world.verify(&opened).await.is_ok(), "what was refused did not happen");
 }
+
+#[tokio::test]
+async fn m4_refusals_counted_while_the_store_was_away_are_written_when_it_is_back() {
+    use cloakroom::store::faulty::{Call, Fault, Faulty, Outcome};
+
+    let world = World::new().await;
+    world.user(NAME).await;
+    let away = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_away = std::sync::Arc::clone(&away);
+    let plan = move |call: Call<'_>| {
+        let is_away = is_away.load(std::sync::atomic::Ordering::Relaxed);
+        Fault::of(match call {
+            Call::Commit(..) if is_away => Outcome::ReadOnly,
+            Call::Commit(..)
+            | Call::Now
+            | Call::Load(..)
+            | Call::Page(..)
+            | Call::Due(_)
+            | Call::Log(..)
+            | Call::Trim(..) => Outcome::Pass,
+        })
+    };
+    let at_once = |_| Box::pin(std::future::ready(())) as cloakroom::store::faulty::Wait;
+    let store = Faulty::new(world.authority.store().clone(), plan, at_once);
+    let node = node(store, &world, settings()).await;
+    let count = async || {
+        let failed = |event: &&Event| event.kind == EventKind::SigninFailed;
+        let log = log(&world).await;
+        log.values().filter(failed).map(|event| event.count).sum::<u32>()
+    };
+    for name in [NAME, NAME, "grace@example.com"] {
+        let refused = node.sign_in(login(name, "not the password"), &ctx()).await;
+        assert!(refused.is_err());
+    }
+    away.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(node.flush_reports().await.is_err());
+    assert_eq!(count().await, 0);
+    away.store(false, std::sync::atomic::Ordering::Relaxed);
+    node.flush_reports().await.expect("written");
+    assert_eq!(count().await, 3);
+}
