@@ -131,10 +131,13 @@ pub(crate) fn refusal(problem: &Map) -> Option<Refusal> {
 }
 
 /// The refusal behind a failed refresh: RFC 6749 has one `error` for all of them, the authority's
-/// description tells them apart.
+/// own `code` tells them apart, or its description where an earlier version has no code.
 pub(crate) fn grant_refusal(answer: &Map) -> Option<Refusal> {
     if answer.get("error")?.as_str()? != "invalid_grant" {
         return None;
+    }
+    if let Some(refusal) = refusal(answer) {
+        return Some(refusal);
     }
     let told = answer.get("error_description").and_then(Value::as_str).unwrap_or_default();
     let known = [
@@ -169,6 +172,13 @@ mod tests {
             assert_eq!(told(&refusal.to_string()), Some(refusal));
         }
         assert_eq!(told("something else"), Some(Refusal::TokenInvalid));
+        // A code is what counts, whatever the words.
+        let answer = json!({
+            "error": "invalid_grant", "error_description": "the token has expired",
+            "code": "session_ended", "reason": "password_changed",
+        });
+        let ended = Refusal::SessionEnded(EndReason::PasswordChanged);
+        assert_eq!(grant_refusal(answer.as_object().expect("an object")), Some(ended));
         let fault = json!({"error": "temporarily_unavailable"});
         assert_eq!(grant_refusal(fault.as_object().expect("an object")), None);
     }

@@ -540,7 +540,7 @@ function remove(index: Map<string, Set<string>>, key: string, digest: string): v
   if (known?.size === 0) index.delete(key);
 }
 
-/** RFC 6749 has one error for all bad refresh tokens; the description tells them apart. */
+/** RFC 6749 has one error for all bad refresh tokens; without a `code` the description tells them apart. */
 const REFRESH_REFUSALS: Record<string, string> = {
   'the token has expired': 'token_expired',
   'the token is invalid': 'token_invalid',
@@ -551,9 +551,9 @@ const REFRESH_REFUSALS: Record<string, string> = {
 
 /** Why a refresh was refused. */
 export function refreshRefusal(reply: Reply): CloakroomError {
-  const { error, error_description: detail } = reply.json ?? {};
+  const { error, error_description: detail, code: told, reason } = reply.json ?? {};
   if (error !== 'invalid_grant') return problemOf(reply);
-  const code = REFRESH_REFUSALS[detail] ?? 'token_invalid';
+  const code = told ?? REFRESH_REFUSALS[detail] ?? 'token_invalid';
   const requestId = problemOf(reply).requestId;
-  return new CloakroomError({ code, status: 401, detail, requestId });
+  return new CloakroomError({ code, status: 401, detail, reason, requestId });
 }

@@ -71,4 +71,8 @@ test("a refresh's refusals are told apart by the authority's words", () => {
     const refusal = refreshRefusal({ status: 400, headers: {}, text: '', json });
     assert.deepEqual([refusal.code, refusal.status], [code, 401]);
   }
+  // By its own code, whatever the words.
+  const json = { error: 'invalid_grant', error_description: 'x', code: 'session_ended', reason: 'signed_out' };
+  const refusal = refreshRefusal({ status: 400, headers: {}, text: '', json });
+  assert.deepEqual([refusal.code, refusal.status, refusal.reason], ['session_ended', 401, 'signed_out']);
 });

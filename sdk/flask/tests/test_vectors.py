@@ -14,7 +14,7 @@ from werkzeug.test import EnvironBuilder
 
 from cloakroom_flask import CloakroomError, _csrf
 from cloakroom_flask import _errors as errors
-from cloakroom_flask._authority import _REFRESH_REFUSALS
+from cloakroom_flask._authority import _REFRESH_REFUSALS, _refresh_refusal
 from cloakroom_flask._extension import cookie_of
 from cloakroom_flask._revocations import Listener, Revocations
 from cloakroom_flask._state import RequestState
@@ -115,3 +115,20 @@ def test_refusals_in_the_authoritys_words() -> None:
     ]
     for error in ours:
         assert words[error.detail] == error.error_code
+
+
+def test_a_refused_refresh_is_told_by_its_code_whatever_the_words() -> None:
+    def refused(**found: str) -> CloakroomError:
+        return _refresh_refusal(
+            Reply(400, {}, json.dumps({"error": "invalid_grant", **found}).encode())
+        )
+
+    by_code = refused(error_description="x", code="session_ended", reason="signed_out")
+    assert (by_code.error_code, by_code.reason, by_code.code) == (
+        "session_ended",
+        "signed_out",
+        401,
+    )
+    by_words = refused(error_description="the token has expired")
+    assert (by_words.error_code, by_words.code) == ("token_expired", 401)
+    assert refused().error_code == "token_invalid"

@@ -438,7 +438,7 @@ def _data_of(reply: Reply) -> Data:
     return {"data": reply.json(), "etag": reply.headers.get("etag", '"0"')}
 
 
-#: RFC 6749 has one error for all bad refresh tokens; the description tells them apart.
+#: RFC 6749 has one error for all bad refresh tokens; without a code its words tell them apart.
 _REFRESH_REFUSALS = {
     "the token has expired": "token_expired",
     "the token is invalid": "token_invalid",
@@ -449,6 +449,8 @@ _REFRESH_REFUSALS = {
 
 
 def _refresh_refusal(reply: Reply) -> CloakroomError:
-    found = reply.json()
-    detail = found.get("error_description", "") if isinstance(found, dict) else ""
-    return Refused(_REFRESH_REFUSALS.get(detail, "token_invalid"), 401, detail)
+    told = reply.json()
+    found = told if isinstance(told, dict) else {}
+    detail = str(found.get("error_description", ""))
+    code = found.get("code") or _REFRESH_REFUSALS.get(detail, "token_invalid")
+    return Refused(str(code), 401, detail, reason=found.get("reason"))
