@@ -36,6 +36,10 @@ struct Options {
     idle_status: u16,
 }
 
+/// As in the program that is measured, and for the reference too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
