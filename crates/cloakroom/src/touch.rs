@@ -112,8 +112,9 @@ impl<S: Store> Authority<S> {
         }
         if session.touch_slack() < SLACK_MIN {
             // So short an idle timeout would be over before the next flush. A failure costs
-            // nothing that the next use doesn't mend.
-            let _ = self.flush_touches().await;
+            // nothing that the next use doesn't mend. Apart from the rest: each verification would
+            // carry the room for it along.
+            let _ = Box::pin(self.flush_touches()).await;
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -91,6 +91,11 @@ impl Shell {
         Self { site, door, router, cors, meter, verify_place, quotas }
     }
 
+    /// Whether there are answers without an end among its own.
+    pub fn has_streams(&self) -> bool {
+        self.door == Door::Admin
+    }
+
     /// What is counted of this listener.
     pub fn meter(&self) -> &Arc<DoorMeter> {
         &self.meter
@@ -121,7 +126,7 @@ impl Shell {
                 place = place.or(self.verify_place.filter(|_| policy.is_some()));
                 let (parts, body) = request.into_parts();
                 unread = parts.version <= Version::HTTP_11 && !body.is_end_stream();
-                let work = verify::answer(&self.site, &asked, &parts, policy);
+                let work = pin!(verify::answer(&self.site, &asked, &parts, policy));
                 (self.traced(trace.as_ref(), work).await, Grant::Silent)
             }
             None => {
@@ -132,8 +137,8 @@ impl Shell {
                         let (parts, body) = request.into_parts();
                         let (body, watch) = Watch::over(Body::new(body), parts.version);
                         let request = Request::from_parts(parts, body);
-                        let response =
-                            self.traced(trace.as_ref(), self.route(&asked, request)).await;
+                        let work = pin!(self.route(&asked, request));
+                        let response = self.traced(trace.as_ref(), work).await;
                         unread = watch.is_unread();
                         response
                     }
@@ -164,10 +169,13 @@ impl Shell {
     }
 
     /// Does guarded work within a request's span, if it has one.
+    ///
+    /// Pinned by the caller: a future that takes another by value holds it twice, and all of it is
+    /// moved about for each request.
     async fn traced(
         &self,
         trace: Option<&RequestSpan>,
-        work: impl Future<Output = Response>,
+        work: Pin<&mut impl Future<Output = Response>>,
     ) -> Response {
         match trace {
             Some(trace) => trace.scope(self.guard(work)).await,
@@ -184,10 +192,9 @@ impl Shell {
     }
 
     /// Bounds the time of some work and turns its panic into an answer.
-    async fn guard(&self, work: impl Future<Output = Response>) -> Response {
-        let mut work = pin!(work);
+    async fn guard(&self, mut work: Pin<&mut impl Future<Output = Response>>) -> Response {
         let caught = poll_fn(|cx| {
-            // What a panic leaves behind is dropped right here, unseen.
+            // What a panic leaves behind is dropped soon, unseen.
             match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
@@ -367,8 +374,7 @@ mod tests {
     use super::*;
     use crate::config::{Flags, Loaded, Surroundings};
 
-    async fn answer(path: &'static str) -> (StatusCode, String) {
-        let directory = tempfile::TempDir::new().expect("a directory");
+    async fn site(directory: &tempfile::TempDir) -> Arc<Site> {
         let variables = [
             ("CLOAKROOM_STORE__URL", "memory:"),
             ("CLOAKROOM_STORE__PARTITIONS", "1"),
@@ -378,17 +384,32 @@ mod tests {
         let surroundings = Surroundings { variables: variables.into(), ..Surroundings::bare() };
         let flags = Flags { config: None, data: Some(directory.path().to_owned()) };
         let config = Loaded::read(&flags, &surroundings).outcome.expect("a good configuration");
-        let site = Arc::new(crate::serve::open(*config).await.expect("a node"));
+        Arc::new(crate::serve::open(*config).await.expect("a node"))
+    }
+
+    async fn answer(path: &'static str) -> (StatusCode, String) {
+        let directory = tempfile::TempDir::new().expect("a directory");
         let routes = Router::new()
             .route("/panic", get(async || -> &'static str { panic!("the password is hunter2") }))
             .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await));
-        let shell = Shell::new(site, Door::Public, routes);
+        let shell = Shell::new(site(&directory).await, Door::Public, routes);
         let peer = Peer::new([127, 0, 0, 1].into(), &[]);
         let request = Request::get(path).header(HOST, "x").body(Body::empty()).expect("a request");
         let response = shell.answer(peer, request).await;
         let status = response.status();
         let body = response.into_body().collect().await.expect("a body").to_bytes();
         (status, String::from_utf8(body.to_vec()).expect("UTF-8"))
+    }
+
+    #[tokio::test]
+    async fn a_request_takes_little_memory_along() {
+        let directory = tempfile::TempDir::new().expect("a directory");
+        let shell = Shell::new(site(&directory).await, Door::Public, Router::new());
+        let peer = Peer::new([127, 0, 0, 1].into(), &[]);
+        let request = Request::get("/auth/verify").body(Body::empty()).expect("a request");
+        // It is moved three times before it is first polled.
+        let bytes = size_of_val(&shell.answer(peer, request));
+        assert!(bytes < 4 * 1024, "{bytes} bytes");
     }
 
     fn code(body: &str) -> serde_json::Value {

@@ -99,8 +99,10 @@ impl Connections {
             let activity = Arc::clone(&activity);
             async move {
                 let _request = activity.begin();
-                let streamed = Arc::clone(&activity);
-                request.extensions_mut().insert(Pulse::new(move || streamed.touch()));
+                if shell.has_streams() {
+                    let streamed = Arc::clone(&activity);
+                    request.extensions_mut().insert(Pulse::new(move || streamed.touch()));
+                }
                 Ok::<Response<_>, Infallible>(shell.answer(peer, request).await)
             }
         });
