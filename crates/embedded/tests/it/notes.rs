@@ -56,7 +56,7 @@ fn put(store: &Embedded, key: &Key, expected: Version, record: Record, review: R
 }
 
 fn version(store: &Embedded, key: &Key) -> Option<Version> {
-    let found = block_on(store.load(HERE, &[key.clone()])).expect("a load").remove(0);
+    let found = block_on(store.load(HERE, std::slice::from_ref(key))).expect("a load").remove(0);
     found.map(|found| found.version)
 }
 
@@ -123,7 +123,7 @@ fn what_is_filed_earlier_than_what_was_cleaned_up_is_due() {
     let (later, _) = file(500, Version::ZERO);
     let (last, tick) = file(900, Version::ZERO);
     assert_eq!(due(0), []);
-    assert_eq!(due(1), [later.clone()]);
+    assert_eq!(due(1), std::slice::from_ref(&later));
     assert_eq!(due(9), [later.clone(), last.clone()]);
     let (earlier, _) = file(100, Version::ZERO);
     assert_eq!(due(9), [earlier.clone(), later.clone(), last.clone()]);
@@ -131,7 +131,7 @@ fn what_is_filed_earlier_than_what_was_cleaned_up_is_due() {
     batch.delete(earlier.clone(), version(&store, &earlier).expect("a version"));
     batch.delete(later.clone(), version(&store, &later).expect("a version"));
     assert!(matches!(block_on(store.commit(HERE, batch)), Ok(Commit::Done(_))));
-    assert_eq!(due(9), [last.clone()]);
+    assert_eq!(due(9), std::slice::from_ref(&last));
     // The same record, filed anew before all that was removed.
     let (_, record) = session(900);
     put(&store, &last, tick, record, Review::At(at(1)));
