@@ -4,8 +4,11 @@
 //! one state before it counts, and a repair expects the versions that it was decided on.
 
 mod events;
+mod feed;
 mod filing;
 mod records;
+
+use std::time::Duration;
 
 use cloakroom_core::session::{Lifecycle, Session};
 use cloakroom_core::types::{Partition, Timestamp};
@@ -33,6 +36,8 @@ pub enum Fault {
     OpeningWithoutEvent,
     /// The audit log has no event of a session's ending.
     EndingWithoutEvent,
+    /// The feed doesn't tell of what ended lately: followers may let it live on in their caches.
+    EndingWithoutFeedEntry,
     /// A partition has no record of its own epoch: nothing in it can be judged.
     PartitionMissing,
 }
@@ -50,6 +55,7 @@ impl Fault {
             Self::FiledWithoutRecord => "filed_without_record",
             Self::OpeningWithoutEvent => "opening_without_event",
             Self::EndingWithoutEvent => "ending_without_event",
+            Self::EndingWithoutFeedEntry => "ending_without_feed_entry",
             Self::PartitionMissing => "partition_missing",
         }
     }
@@ -66,6 +72,7 @@ impl Fault {
             Self::FiledWithoutRecord => "the clean-up would look at what isn't there",
             Self::OpeningWithoutEvent => "the audit log lacks a session's opening",
             Self::EndingWithoutEvent => "the audit log lacks a session's ending",
+            Self::EndingWithoutFeedEntry => "followers were not told of what ended lately",
             Self::PartitionMissing => "a partition has no record of its own",
         }
     }
@@ -99,6 +106,8 @@ pub struct Looked {
 pub struct Check<'a, S> {
     store: &'a S,
     repairs: bool,
+    /// How long access tokens are valid: so long a verifier must remember an ending.
+    access_ttl: Duration,
     now: Timestamp,
     looked: Looked,
     found: Vec<Found>,
@@ -106,9 +115,13 @@ pub struct Check<'a, S> {
 
 impl<'a, S: Store> Check<'a, S> {
     /// A check that also repairs where `repairs` says so.
-    pub async fn new(store: &'a S, repairs: bool) -> Result<Self, StoreError> {
+    pub async fn new(
+        store: &'a S,
+        repairs: bool,
+        access_ttl: Duration,
+    ) -> Result<Self, StoreError> {
         let now = store.now().await?;
-        Ok(Self { store, repairs, now, looked: Looked::default(), found: Vec::new() })
+        Ok(Self { store, repairs, access_ttl, now, looked: Looked::default(), found: Vec::new() })
     }
 
     /// What was looked at so far.
@@ -130,8 +143,10 @@ impl<'a, S: Store> Check<'a, S> {
         }
         self.indices(partition).await?;
         let logged = self.logged(partition).await?;
+        let told = self.told(partition).await?;
         let filed = self.filed(partition).await?;
-        self.sessions(partition, &logged, filed.as_ref()).await?;
+        self.sessions(partition, (&logged, &told), filed.as_ref()).await?;
+        self.told_of_others(partition, &told).await?;
         self.data(partition).await?;
         self.handles(partition).await
     }

@@ -7,6 +7,7 @@ use cloakroom_core::types::{Partition, Sid, Subject};
 use cloakroom_store::{Batch, Key, Kind, Record, Review, Store, StoreError, Versioned};
 
 use super::events::Logged;
+use super::feed::Told;
 use super::filing::Filed;
 use super::{Check, Fault, PAGE, is_live, review_of, session_of, version_of};
 
@@ -98,7 +99,7 @@ impl<S: Store> Check<'_, S> {
     pub(super) async fn sessions(
         &mut self,
         partition: Partition,
-        logged: &Logged,
+        (logged, told): (&Logged, &Told),
         filed: Option<&Filed>,
     ) -> Result<(), StoreError> {
         let mut after = None;
@@ -110,6 +111,7 @@ impl<S: Store> Check<'_, S> {
                 let Some(session) = session_of(Some(found)) else { continue };
                 self.filing_of(partition, key, session, filed).await?;
                 self.events_of(partition, session, logged).await?;
+                self.told_of_session(partition, session, told).await?;
                 let known = session.subject.as_ref().and_then(|subject| subjects.get(subject));
                 let is_whole = known.is_none_or(|(has_record, listed)| {
                     *has_record && (listed.contains(&session.sid) || !is_live(session))

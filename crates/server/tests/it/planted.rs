@@ -4,11 +4,12 @@ use std::path::Path;
 
 use cloakroom_core::event::FeedEntry;
 use cloakroom_core::session::{EndReason, Ending, Lifecycle, Session};
+use cloakroom_core::subject::SubjectState;
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_embedded::{Embedded, Options};
 use cloakroom_postgres::{PostgresSettings, PostgresStore};
 use cloakroom_redis::{RedisSettings, RedisStore};
-use cloakroom_store::record::HandlePointer;
+use cloakroom_store::record::{DeniedToken, HandlePointer};
 use cloakroom_store::{Batch, Commit, Key, Record, Review, Store, Version};
 
 use crate::servers::Server;
@@ -72,6 +73,9 @@ impl Plan {
             "opening_without_event",
             "opening_without_event",
             "ending_without_event",
+            "ending_without_feed_entry",
+            "ending_without_feed_entry",
+            "ending_without_feed_entry",
         ];
         names.map(str::to_owned).to_vec()
     }
@@ -115,6 +119,15 @@ impl Plan {
             let record = Record::Session(Box::new(session));
             batch.put(key, Version::ZERO, record, Review::At(now));
         }
+        // Nobody who follows was told of it, nor of these.
+        let until = now.plus(std::time::Duration::from_secs(300));
+        let denied = Record::DeniedToken(DeniedToken { until });
+        let key = Key::DeniedToken("planted".into());
+        batch.put_until(key, Version::ZERO, denied, Review::At(until), Some(until));
+        let other = Subject::parse("signed-out-elsewhere").expect("a subject");
+        let mut state = SubjectState::new(other.clone());
+        state.raise(EndReason::SignedOut, now);
+        batch.put(Key::Subject(other), Version::ZERO, Record::Subject(state), Review::Never);
         batch.feed(FeedEntry::RecordChanged);
         commit(store, partition, batch).await;
     }

@@ -27,7 +27,8 @@ pub(super) async fn run(
     err: &mut dyn Write,
 ) -> Result<(), Failure> {
     let store = opened(&config.store.url, config, config.store.partitions).await?;
-    let mut check = Check::new(&store, repair).await.map_err(|error| unreachable(&error))?;
+    let check = Check::new(&store, repair, config.token.access_ttl).await;
+    let mut check = check.map_err(|error| unreachable(&error))?;
     let mut progress = Progress::new(store.partitions(), err);
     for number in 0..store.partitions() {
         check.partition(Partition(number)).await.map_err(|error| unreachable(&error))?;
