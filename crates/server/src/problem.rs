@@ -125,8 +125,8 @@ pub struct Problem {
 /// What is for metrics and the log, and for no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Aside {
-    /// The step of the check against forged requests that failed.
-    CsrfStep(u8),
+    /// Why the check against forged requests failed.
+    Forged(CsrfRefusal),
     /// What is wrong here.
     Fault(Box<str>),
 }
@@ -148,10 +148,10 @@ impl Problem {
         }
     }
 
-    /// The step of the check against forged requests that failed.
-    pub(crate) fn csrf_step(&self) -> Option<u8> {
+    /// Why the check against forged requests failed.
+    pub(crate) fn csrf_refusal(&self) -> Option<CsrfRefusal> {
         match self.aside.as_deref() {
-            Some(Aside::CsrfStep(step)) => Some(*step),
+            Some(Aside::Forged(refusal)) => Some(*refusal),
             Some(Aside::Fault(_)) | None => None,
         }
     }
@@ -160,7 +160,7 @@ impl Problem {
     pub(crate) fn fault(&self) -> Option<&str> {
         match self.aside.as_deref() {
             Some(Aside::Fault(fault)) => Some(fault),
-            Some(Aside::CsrfStep(_)) | None => None,
+            Some(Aside::Forged(_)) | None => None,
         }
     }
 
@@ -383,7 +383,7 @@ impl From<Error> for Problem {
 impl From<CsrfRefusal> for Problem {
     fn from(refusal: CsrfRefusal) -> Self {
         let problem = Self::new(Code::CsrfFailed, refusal.detail());
-        Self { aside: Some(Box::new(Aside::CsrfStep(refusal.step()))), ..problem }
+        Self { aside: Some(Box::new(Aside::Forged(refusal))), ..problem }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cloakroom::Authority;
+use cloakroom::{Authority, Meters};
 use cloakroom_core::cookie::{CookieConflict, CookieSettings, Cookies};
 use cloakroom_core::csrf::CsrfRules;
 use cloakroom_core::network::IpNet;
@@ -15,12 +15,21 @@ use crate::admin::Listeners;
 use crate::any_store::AnyStore;
 use crate::config::{Config, Policies};
 use crate::forward::identity::IdentityHeaders;
-use crate::http::{Ask, Asked, NetworkMeters, RateNote};
+use crate::http::{Ask, Asked, NetworkMeters, QuotaName, RateNote};
 use crate::metrics::{Measured, Metrics};
 use crate::problem::Problem;
 use crate::store_hold::Holdable;
 use crate::store_watch::StoreWatch;
 use crate::telemetry::Telemetry;
+
+/// The quota that a request of a session counts for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Meter {
+    /// `limit.session`
+    Session,
+    /// `limit.verify`
+    Verify,
+}
 
 /// One node: an authority and how it is reached.
 pub struct Site {
@@ -125,7 +134,23 @@ impl Site {
     ) -> Result<(), Problem> {
         let network = asked.network(headers, self.trusted());
         let admission = self.networks.admit(network, self.authority.now());
-        note(asked, RateNote { name: "network", admission })
+        note(asked, RateNote { quota: QuotaName::Network, admission })
+    }
+
+    /// Counts a request of a session.
+    pub(crate) fn admit(
+        &self,
+        asked: &Asked,
+        meters: &Meters,
+        meter: Meter,
+    ) -> Result<(), Problem> {
+        let limits = &self.config.limit;
+        let now = self.authority.now();
+        let (quota, admission) = match meter {
+            Meter::Session => (QuotaName::Session, meters.admit_session(&limits.session, now)),
+            Meter::Verify => (QuotaName::Verify, meters.admit_verify(&limits.verify, now)),
+        };
+        note(asked, RateNote { quota, admission })
     }
 
     /// Whether this node is about to stop.
@@ -140,7 +165,7 @@ impl Site {
 }
 
 /// Notes what a quota said for the answer's headers, and refuses if it did.
-pub(crate) fn note(asked: &Asked, note: RateNote) -> Result<(), Problem> {
+fn note(asked: &Asked, note: RateNote) -> Result<(), Problem> {
     // A second quota of one request is noted only if it refuses, which the first did not.
     let refused = Problem::of_admission(note.admission);
     let _ = asked.rate.set(note);

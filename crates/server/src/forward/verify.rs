@@ -15,10 +15,10 @@ use hyper::header::{ACCEPT, ALLOW, COOKIE, HeaderName, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 
-use crate::http::{Asked, RateNote, header};
+use crate::http::{Asked, header};
 use crate::problem::Problem;
 use crate::public::{Presented, prove, request_origin};
-use crate::site::{Site, note};
+use crate::site::{Meter, Site};
 
 const X_AUTH_COOKIE: HeaderName = HeaderName::from_static("x-auth-cookie");
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -94,10 +94,7 @@ async fn decide(
         Via::Cookie | Via::Refresh => check_csrf(site, headers, original, policy, &verified)?,
         Via::Access(_) => {}
     }
-    let now = site.authority.now();
-    let quota = site.config.limit.verify;
-    let admission = verified.meters().admit_verify(&quota, now);
-    note(asked, RateNote { name: "verify", admission })?;
+    site.admit(asked, verified.meters(), Meter::Verify)?;
     verified.user()?;
     let assertion = site.authority.assertion(&verified).await?;
     let make = || site.identities.make(&verified, assertion.expose());
@@ -116,7 +113,7 @@ async fn decide(
         auth_time: session.auth_time,
         acr: Some(&session.acr),
     };
-    policy.check(assurance, now)?;
+    policy.check(assurance, site.authority.now())?;
     let mut response = Response::new(Body::empty());
     *response.headers_mut() = HeaderMap::with_capacity(ANSWER_HEADERS);
     identity.apply(response.headers_mut());

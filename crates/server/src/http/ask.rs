@@ -67,11 +67,36 @@ impl Asked {
     }
 }
 
-/// A quota that was asked, under its name, and its answer.
+/// The quotas of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaName {
+    /// What one session asks for itself.
+    Session,
+    /// What is verified of one session.
+    Verify,
+    /// What a network asks that is nobody.
+    Network,
+}
+
+impl QuotaName {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Session, Self::Verify, Self::Network];
+
+    /// Its name in headers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Verify => "verify",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// A quota that was asked, and its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct RateNote {
-    /// `session`, `verify` or `network`.
-    pub name: &'static str,
+    /// Which.
+    pub quota: QuotaName,
     /// What it said.
     pub admission: Admission,
 }

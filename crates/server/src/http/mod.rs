@@ -11,7 +11,7 @@ mod request_id;
 mod shell;
 mod watched;
 
-pub use ask::{Ask, Asked, Peer, RateNote, header};
+pub use ask::{Ask, Asked, Peer, QuotaName, RateNote, header};
 pub use body::Need;
 pub use form::Form;
 pub use members::Members;

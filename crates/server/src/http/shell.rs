@@ -14,7 +14,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cloakroom_core::given::Header;
-use cloakroom_core::rate::Quota;
 use cloakroom_store::Durability;
 use hyper::body::Bytes;
 use hyper::header::{
@@ -24,7 +23,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, StatusCode, Version};
 use tower::ServiceExt as _;
 
-use super::ask::{Asked, Peer, RateNote, header};
+use super::ask::{Asked, Peer, QuotaName, RateNote, header};
 use super::cors::{Cors, Grant};
 use super::request_id::X_REQUEST_ID;
 use super::watched::Watch;
@@ -64,7 +63,7 @@ pub struct Shell {
     /// The place of forward authentication by a named policy among what is counted.
     verify_place: Option<usize>,
     /// What `RateLimit-Policy` says of each quota.
-    quotas: [(&'static str, HeaderValue); 3],
+    quotas: [HeaderValue; QuotaName::ALL.len()],
 }
 
 impl Shell {
@@ -76,15 +75,15 @@ impl Shell {
         };
         let router = routes.fallback(nothing_here).with_state(Arc::clone(&site));
         let limits = &site.config.limit;
-        let policy = |name: &'static str, quota: Quota| {
-            let text = quota.policy_header(name);
-            (name, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")))
-        };
-        let quotas = [
-            policy("session", limits.session),
-            policy("verify", limits.verify),
-            policy("network", limits.network),
-        ];
+        let quotas = QuotaName::ALL.map(|name| {
+            let quota = match name {
+                QuotaName::Session => limits.session,
+                QuotaName::Verify => limits.verify,
+                QuotaName::Network => limits.network,
+            };
+            let text = quota.policy_header(name.name());
+            HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+        });
         let meter = Arc::clone(site.metrics.door(door));
         let verify = format!("{}/verify/{{policy}}", site.config.server.base_path.as_str());
         let verify_place = meter.place(&verify);
@@ -284,10 +283,10 @@ impl Shell {
     }
 
     fn rate_headers(&self, headers: &mut HeaderMap, note: RateNote) {
-        if let Some((_, policy)) = self.quotas.iter().find(|(name, _)| *name == note.name) {
+        if let Some(policy) = self.quotas.get(note.quota as usize) {
             headers.insert(RATE_LIMIT_POLICY, policy.clone());
         }
-        if let Ok(value) = HeaderValue::try_from(note.admission.header(note.name)) {
+        if let Ok(value) = HeaderValue::try_from(note.admission.header(note.quota.name())) {
             headers.insert(RATE_LIMIT, value);
         }
     }

@@ -3,6 +3,7 @@
 //! Counting is an addition to an atomic that was there since the start; names, labels and text come
 //! about only when somebody asks. No label holds a subject, a session, an address or a path.
 
+mod counted;
 mod family;
 mod gather;
 mod process;
@@ -10,20 +11,24 @@ mod requests;
 mod store;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use cloakroom_core::csrf::CsrfRefusal;
 use cloakroom_core::rate::Admission;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use crate::config::Config;
-use crate::http::{Asked, Door, RateNote};
+use crate::http::{Asked, Door, QuotaName, RateNote};
 use crate::problem::{Code, Problem};
+use crate::serve::Chore;
 use crate::site::Site;
 
+use counted::Counted;
+
+pub(crate) use counted::{Countable, counted};
 pub use family::{Family, Kind, Measure, Snapshot, Value};
 pub use gather::gather;
 pub use requests::{Connected, DoorMeter, Seen};
@@ -31,47 +36,67 @@ pub use store::{Measured, StoreCalls};
 
 /// The content type of OpenMetrics 1.0.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The last steps of section 5 of the HTTP contract, which can fail.
-const CSRF_STEPS: [&str; 3] = ["2", "3", "4"];
-/// What limits requests.
-const LIMITS: [&str; 5] = ["session", "verify", "network", "login", "streams"];
-/// How an API key was found.
-const KEY_CHECKS: [&str; 4] = ["ok", "refused", "missing", "unavailable"];
-/// What a node does without being asked.
-const WORK: [&str; 8] = [
-    "flush_touches",
-    "flush_reports",
-    "flush_key_uses",
-    "tend_keys",
-    "sweep",
-    "sample_stats",
-    "follow",
-    "watch_store",
-];
-
-/// A counter for each of some names.
-#[derive(Debug)]
-struct Counted<const N: usize> {
-    names: [&'static str; N],
-    counts: [AtomicU64; N],
+counted! {
+    /// The steps of section 5 of the HTTP contract that can fail.
+    enum CsrfStep {
+        /// Where the request came from isn't told, or is another site.
+        Site = "2",
+        /// It came from another origin.
+        Origin = "3",
+        /// Its token is missing or another session's.
+        Token = "4",
+    }
 }
 
-impl<const N: usize> Counted<N> {
-    fn new(names: [&'static str; N]) -> Self {
-        Self { names, counts: std::array::from_fn(|_| AtomicU64::new(0)) }
-    }
-
-    fn add(&self, name: &str) {
-        let place = self.names.iter().position(|known| *known == name);
-        if let Some(count) = place.and_then(|place| self.counts.get(place)) {
-            count.fetch_add(1, Ordering::Relaxed);
+impl From<CsrfRefusal> for CsrfStep {
+    fn from(refusal: CsrfRefusal) -> Self {
+        match refusal {
+            CsrfRefusal::RepeatedHeader | CsrfRefusal::NoProvenance | CsrfRefusal::FetchSite => {
+                Self::Site
+            }
+            CsrfRefusal::Origin | CsrfRefusal::Referer => Self::Origin,
+            CsrfRefusal::TokenMissing | CsrfRefusal::TokenInvalid => Self::Token,
         }
     }
+}
 
-    fn fill(&self, family: Family) -> Family {
-        self.names.iter().zip(&self.counts).fold(family, |family, (name, count)| {
-            family.count(&[name], count.load(Ordering::Relaxed))
-        })
+counted! {
+    /// What limits requests.
+    enum Limit {
+        /// `limit.session`.
+        Session = "session",
+        /// `limit.verify`.
+        Verify = "verify",
+        /// `limit.network`.
+        Network = "network",
+        /// Failed sign-ins.
+        Login = "login",
+        /// Streams at once.
+        Streams = "streams",
+    }
+}
+
+impl From<QuotaName> for Limit {
+    fn from(name: QuotaName) -> Self {
+        match name {
+            QuotaName::Session => Self::Session,
+            QuotaName::Verify => Self::Verify,
+            QuotaName::Network => Self::Network,
+        }
+    }
+}
+
+counted! {
+    /// How an API key was found.
+    enum KeyCheck {
+        /// It stands.
+        Ok = "ok",
+        /// It is none, or is over.
+        Refused = "refused",
+        /// The request had none.
+        Missing = "missing",
+        /// Nobody can tell.
+        Unavailable = "unavailable",
     }
 }
 
@@ -80,10 +105,10 @@ impl<const N: usize> Counted<N> {
 pub struct Metrics {
     public: Arc<DoorMeter>,
     admin: Arc<DoorMeter>,
-    csrf: Counted<3>,
-    limited: Counted<5>,
-    keys: Counted<4>,
-    failed_work: Counted<8>,
+    csrf: Counted<CsrfStep>,
+    limited: Counted<Limit>,
+    keys: Counted<KeyCheck>,
+    failed_work: Counted<Chore>,
 }
 
 impl Metrics {
@@ -94,10 +119,10 @@ impl Metrics {
         Self {
             public: Arc::new(DoorMeter::new(Door::Public.name(), public, most)),
             admin: Arc::new(DoorMeter::new(Door::Admin.name(), crate::admin::templates(), most)),
-            csrf: Counted::new(CSRF_STEPS),
-            limited: Counted::new(LIMITS),
-            keys: Counted::new(KEY_CHECKS),
-            failed_work: Counted::new(WORK),
+            csrf: Counted::new(),
+            limited: Counted::new(),
+            keys: Counted::new(),
+            failed_work: Counted::new(),
         }
     }
 
@@ -113,34 +138,35 @@ impl Metrics {
     pub(crate) fn refused(&self, problem: &Problem, asked: &Asked) {
         let code = problem.code();
         if code == Code::CsrfFailed {
-            let step = problem.csrf_step().unwrap_or_default();
-            self.csrf.add(&step.to_string());
+            problem.csrf_refusal().into_iter().for_each(|refusal| self.csrf.add(refusal.into()));
         } else if code == Code::LoginThrottled {
-            self.limited.add("login");
+            self.limited.add(Limit::Login);
         } else if code == Code::RateLimited {
             let refuses = |note: &&RateNote| matches!(note.admission, Admission::Refused { .. });
             let note = asked.rate.get().filter(refuses);
-            self.limited.add(note.map_or("streams", |note| note.name));
+            self.limited.add(note.map_or(Limit::Streams, |note| note.quota.into()));
         }
     }
 
     /// Counts how an API key was found.
     pub(crate) fn key_checked<T>(&self, outcome: &Result<T, cloakroom::Error>) {
         self.keys.add(match outcome {
-            Ok(_) => "ok",
-            Err(cloakroom::Error::Refused(_)) => "refused",
-            Err(cloakroom::Error::Unavailable(_) | cloakroom::Error::Overloaded) => "unavailable",
+            Ok(_) => KeyCheck::Ok,
+            Err(cloakroom::Error::Refused(_)) => KeyCheck::Refused,
+            Err(cloakroom::Error::Unavailable(_) | cloakroom::Error::Overloaded) => {
+                KeyCheck::Unavailable
+            }
         });
     }
 
     /// Counts a request that should have had an API key and had none.
     pub(crate) fn key_missing(&self) {
-        self.keys.add("missing");
+        self.keys.add(KeyCheck::Missing);
     }
 
     /// Counts background work that failed.
-    pub(crate) fn work_failed(&self, work: &str) {
-        self.failed_work.add(work);
+    pub(crate) fn work_failed(&self, chore: Chore) {
+        self.failed_work.add(chore);
     }
 }
 
@@ -161,4 +187,43 @@ fn written(site: &Site) -> Option<String> {
     let mut text = String::new();
     text::encode(&mut text, &registry).ok()?;
     Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts<K: Countable>(counted: &Counted<K>) -> Vec<(String, Value)> {
+        let family = counted.fill(Family::counter("name", "help", &["label"]));
+        family.points.into_iter().map(|(labels, value)| (labels.concat(), value)).collect()
+    }
+
+    #[test]
+    fn every_piece_of_work_that_fails_is_counted_under_its_name() {
+        let failed = Counted::new();
+        let all = Chore::ALWAYS.into_iter().chain(Chore::SHARED);
+        for chore in all {
+            failed.add(chore);
+            let one = (Chore::NAMES[chore.place()].to_owned(), Value::Count(1));
+            assert!(counts(&failed).contains(&one), "{chore:?}");
+        }
+        assert!(counts(&failed).iter().all(|(_, count)| *count == Value::Count(1)));
+        assert!(counts(&failed).iter().any(|(name, _)| name == "watch_hold"));
+    }
+
+    #[test]
+    fn a_refused_request_is_counted_by_the_step_that_it_names() {
+        for refusal in [
+            CsrfRefusal::RepeatedHeader,
+            CsrfRefusal::NoProvenance,
+            CsrfRefusal::FetchSite,
+            CsrfRefusal::Origin,
+            CsrfRefusal::Referer,
+            CsrfRefusal::TokenMissing,
+            CsrfRefusal::TokenInvalid,
+        ] {
+            let name = CsrfStep::NAMES[CsrfStep::from(refusal).place()];
+            assert_eq!(name, refusal.step().to_string());
+        }
+    }
 }

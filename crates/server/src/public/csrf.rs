@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use super::answer::append_cookie;
 use super::gate::{Bearer, Presented, of_cookies, one, prove, refused_to_nobody};
-use crate::http::{Ask, RateNote, json};
+use crate::http::{Ask, json};
 use crate::problem::Problem;
-use crate::site::{Site, note};
+use crate::site::{Meter, Site};
 
 #[derive(Serialize)]
 struct Token {
@@ -32,9 +32,7 @@ pub(super) async fn token(State(site): State<Arc<Site>>, ask: Ask) -> Result<Res
         },
     };
     if let Some(verified) = verified {
-        let quota = site.config.limit.session;
-        let admission = verified.meters().admit_session(&quota, site.authority.now());
-        note(ask.asked(), RateNote { name: "session", admission })?;
+        site.admit(ask.asked(), verified.meters(), Meter::Session)?;
         let csrf_token = site.authority.csrf_token(verified.session.sid);
         return Ok(json(StatusCode::OK, &Token { csrf_token }));
     }

@@ -15,9 +15,10 @@ pub(crate) use cloakroom_tower::{Bearer, request_origin};
 use hyper::HeaderMap;
 use hyper::header::{COOKIE, HeaderName};
 
-use crate::http::{Ask, RateNote};
+use crate::http::Ask;
 use crate::problem::Problem;
-use crate::site::{Site, note};
+pub(crate) use crate::site::Meter;
+use crate::site::Site;
 
 const X_CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
 
@@ -52,15 +53,6 @@ pub(super) struct Rules {
     pub(super) nobody: Nobody,
 }
 
-/// The quota that a route counts for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Meter {
-    /// `limit.session`
-    Session,
-    /// `limit.verify`
-    Verify,
-}
-
 /// What becomes of an anonymous session.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Nobody {
@@ -92,7 +84,7 @@ pub(super) async fn authenticate(
     if matches!(verified.via, Via::Cookie | Via::Refresh) {
         check_csrf(site, ask, verified.session.sid)?;
     }
-    admit(site, ask, &verified, rules.meter)?;
+    site.admit(ask.asked(), verified.meters(), rules.meter)?;
     match rules.nobody {
         Nobody::Shown => {}
         Nobody::Refused => {
@@ -154,27 +146,9 @@ pub(super) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem
     }
 }
 
-fn admit(site: &Site, ask: &Ask, verified: &Verified, meter: Meter) -> Result<(), Problem> {
-    let limits = &site.config.limit;
-    let now = site.authority.now();
-    let (name, admission) = match meter {
-        Meter::Session => {
-            let admission = verified.meters().admit_session(&limits.session, now);
-            ("session", admission)
-        }
-        Meter::Verify => {
-            let admission = verified.meters().admit_verify(&limits.verify, now);
-            ("verify", admission)
-        }
-    };
-    note(ask.asked(), RateNote { name, admission })
-}
-
 /// Counts a request for a session that was told by its genuine refresh token.
 pub(super) fn admit_session(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
-    let quota = site.config.limit.session;
-    let admission = site.authority.meters(sid).admit_session(&quota, site.authority.now());
-    note(ask.asked(), RateNote { name: "session", admission })
+    site.admit(ask.asked(), &site.authority.meters(sid), Meter::Session)
 }
 
 /// Section 5 of the contract for a request that one of our cookies authenticates.

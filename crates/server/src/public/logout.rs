@@ -19,7 +19,7 @@ use super::gate::{
 };
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
-use crate::site::{Site, note};
+use crate::site::{Meter, Site};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
@@ -74,9 +74,7 @@ async fn by_cookies<'a>(
     match of_cookies(site, cookies).await? {
         Some(verified) => {
             check_csrf(site, ask, verified.session.sid)?;
-            let quota = site.config.limit.session;
-            let admission = verified.meters().admit_session(&quota, site.authority.now());
-            note(ask.asked(), crate::http::RateNote { name: "session", admission })?;
+            site.admit(ask.asked(), verified.meters(), Meter::Session)?;
         }
         None => {
             // Nothing to end, but another site must not make a browser drop its cookies either.

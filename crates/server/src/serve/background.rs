@@ -10,33 +10,47 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::metrics::counted;
 use crate::site::Site;
 use crate::store_hold;
 
-/// A piece of work that comes round again and again.
-#[derive(Clone, Copy, Debug)]
-enum Chore {
-    /// Writes "last seen": what was used is on disk within a second.
-    FlushTouches,
-    /// Makes events of coalesced refusals.
-    FlushReports,
-    /// Writes which API keys were used.
-    FlushKeyUses,
-    /// Makes, activates and retires signing keys.
-    TendKeys,
-    /// Removes what has expired.
-    Sweep,
-    /// Remembers what was counted, for its course over the last hour.
-    SampleStats,
-    /// Reads the log of a store that others write to.
-    Follow,
-    /// Looks whether somebody holds the writes of such a store, to copy it.
-    WatchHold,
-    /// Looks at the clock of such a store, and at its promise.
-    WatchStore,
+counted! {
+    /// A piece of work that comes round again and again; its name is that in metrics.
+    pub(crate) enum Chore {
+        /// Writes "last seen": what was used is on disk within a second.
+        FlushTouches = "flush_touches",
+        /// Makes events of coalesced refusals.
+        FlushReports = "flush_reports",
+        /// Writes which API keys were used.
+        FlushKeyUses = "flush_key_uses",
+        /// Makes, activates and retires signing keys.
+        TendKeys = "tend_keys",
+        /// Removes what has expired.
+        Sweep = "sweep",
+        /// Remembers what was counted, for its course over the last hour.
+        SampleStats = "sample_stats",
+        /// Reads the log of a store that others write to.
+        Follow = "follow",
+        /// Looks whether somebody holds the writes of such a store, to copy it.
+        WatchHold = "watch_hold",
+        /// Looks at the clock of such a store, and at its promise.
+        WatchStore = "watch_store",
+    }
 }
 
 impl Chore {
+    /// What every node does.
+    pub(crate) const ALWAYS: [Self; 6] = [
+        Self::FlushTouches,
+        Self::FlushReports,
+        Self::FlushKeyUses,
+        Self::TendKeys,
+        Self::Sweep,
+        Self::SampleStats,
+    ];
+    /// What a node does besides whose store others write to.
+    pub(crate) const SHARED: [Self; 3] = [Self::Follow, Self::WatchHold, Self::WatchStore];
+
     fn every(self, site: &Site) -> Duration {
         match self {
             Self::FlushTouches => Duration::from_millis(200),
@@ -47,21 +61,6 @@ impl Chore {
             Self::Follow => Duration::from_millis(500),
             Self::WatchHold => store_hold::LOOK,
             Self::WatchStore => Duration::from_secs(10),
-        }
-    }
-
-    /// Its name, as metrics have it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::FlushTouches => "flush_touches",
-            Self::FlushReports => "flush_reports",
-            Self::FlushKeyUses => "flush_key_uses",
-            Self::TendKeys => "tend_keys",
-            Self::Sweep => "sweep",
-            Self::SampleStats => "sample_stats",
-            Self::Follow => "follow",
-            Self::WatchHold => "watch_hold",
-            Self::WatchStore => "watch_store",
         }
     }
 
@@ -129,25 +128,14 @@ const FOLLOW_ALL: u64 = 10;
 
 /// Starts the loops; each ends after its round when `stopping` says so.
 pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-    let always = [
-        Chore::FlushTouches,
-        Chore::FlushReports,
-        Chore::FlushKeyUses,
-        Chore::TendKeys,
-        Chore::Sweep,
-        Chore::SampleStats,
-    ];
     let is_shared = site.authority.store().is_shared();
-    let shared = is_shared
-        .then_some([Chore::Follow, Chore::WatchHold, Chore::WatchStore])
-        .into_iter()
-        .flatten();
+    let shared = is_shared.then_some(Chore::SHARED).into_iter().flatten();
     let streams = tokio::spawn(tell(Arc::clone(site), stopping.clone()));
     let reporter = {
         let (site, stopping) = (Arc::clone(site), stopping.clone());
         tokio::spawn(async move { site.telemetry.clone().report(site, stopping).await })
     };
-    always
+    Chore::ALWAYS
         .into_iter()
         .chain(shared)
         .map(|chore| tokio::spawn(repeat(chore, Arc::clone(site), stopping.clone())))
@@ -212,7 +200,7 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
             }
         };
         if outcome.is_err() {
-            site.metrics.work_failed(chore.name());
+            site.metrics.work_failed(chore);
         }
         match outcome {
             Ok(()) => failing = false,

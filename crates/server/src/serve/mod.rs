@@ -30,6 +30,7 @@ use crate::store_hold::Holdable;
 use crate::store_watch::{StoreClock, StoreWatch};
 use crate::{admin, public, settings};
 
+pub(crate) use background::Chore;
 pub use listen::Address;
 use listen::{Bound, Serving};
 pub use signals::{Signals, Told};
