@@ -13,6 +13,7 @@ pub mod http;
 pub mod metrics;
 pub mod node_files;
 pub mod openapi;
+mod outbound;
 pub mod problem;
 pub mod public;
 pub mod serve;

@@ -1,8 +1,11 @@
 //! `cloakroom api-keys`: keys of backends.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args, Subcommand};
+use cloakroom::SCOPES;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -36,9 +39,9 @@ Examples:
         /// What to call it
         #[arg(long, value_name = "NAME")]
         name: String,
-        /// What it may do: sessions:read, sessions:write, users:read, users:write, keys, events,
-        /// admin
-        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        /// What it may do; several by commas or by the flag again
+        #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
+        #[arg(value_parser = PossibleValuesParser::new(SCOPES))]
         scopes: Vec<String>,
         /// When it ends by itself, in seconds from now
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -66,6 +69,7 @@ Examples:
   cloakroom api-keys delete 01J9ZQ6M5T4W8Y2K3N7P0R1S2V --data /var/lib/cloakroom")]
     Delete {
         /// The key's id
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         id: String,
         #[command(flatten)]
         reach: Reach,
@@ -81,6 +85,7 @@ pub fn run(args: &ApiKeysArgs, style: Style, out: &mut dyn Write) -> Result<(), 
     match &args.command {
         ApiKeysCommand::Create { name, scopes, expires_in, reach } => {
             let client = reach.client(KeyWanted::Yes)?;
+            let scopes: BTreeSet<&String> = scopes.iter().collect();
             let mut body = json!({"name": name, "scopes": scopes});
             if let Some(secs) = expires_in {
                 body["expires_in"] = (*secs).into();
@@ -92,7 +97,8 @@ pub fn run(args: &ApiKeysArgs, style: Style, out: &mut dyn Write) -> Result<(), 
         }
         ApiKeysCommand::Delete { id, reach } => {
             let path = format!("/admin/v1/api-keys/{}", encoded(id));
-            reach.client(KeyWanted::Yes)?.order(Method::DELETE, &path)?;
+            let deleted = reach.client(KeyWanted::Yes)?.order(Method::DELETE, &path);
+            deleted.map_err(|failure| failure.naming("API key", id))?;
             said("deleted", id, style, out)
         }
     }

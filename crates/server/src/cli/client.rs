@@ -8,13 +8,12 @@ use clap::Args;
 use cloakroom_core::types::Secret;
 use serde_json::Value;
 use ureq::http::{Method, Request};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::failure::Failure;
 use super::output::inert;
 use super::socket;
 use crate::config::{Config, Flags, Listener, Loaded, Surroundings};
-use crate::node_files;
+use crate::{node_files, outbound};
 
 /// Where the authority is and what opens it.
 #[derive(Clone, Debug, Default, Args)]
@@ -26,8 +25,8 @@ pub struct Reach {
     /// File with an API key; default: $CLOAKROOM_API_KEY, else this machine's own root key
     #[arg(long, env = "CLOAKROOM_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Certificate authority (PEM) that vouches for the admin listener
-    #[arg(long, value_name = "FILE")]
+    /// Certificate authority (PEM) that vouches for the admin listener; default: public ones
+    #[arg(long, env = "CLOAKROOM_ADMIN_CA", value_name = "FILE")]
     admin_ca: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
@@ -56,7 +55,7 @@ impl Place {
     ///
     /// Everything that is wrong with it.
     pub(super) fn load(&self) -> Result<Box<Config>, Failure> {
-        let loaded = Loaded::read(&self.flags(), &Surroundings::of_process());
+        let loaded = Loaded::for_command(&self.flags(), &Surroundings::of_process());
         loaded.outcome.map_err(|problems| {
             let lines: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
             Failure::Usage(lines.join("\nerror: "))
@@ -85,24 +84,31 @@ impl Reach {
             (None, Some(config)) => Endpoint::of_config(config),
             (None, None) => Endpoint::of_default(),
         };
-        let key = match (given, &config, key) {
-            (Some(key), ..) => Some(key),
-            (None, Some(config), KeyWanted::Yes) => Some(root_key(config)?),
-            (None, _, _) => None,
+        let (key, key_source) = match (given, &config, key) {
+            (Some((key, source)), ..) => (Some(key), source),
+            (None, Some(config), KeyWanted::Yes) => {
+                (Some(root_key(config)?), config.root_api_key_file.display().to_string())
+            }
+            (None, _, _) => (None, "nowhere".to_owned()),
         };
-        let agent = agent(self.admin_ca.as_deref())?;
-        Ok(Client { endpoint, key, agent })
+        let agent = agent(filled(self.admin_ca.clone()).as_deref())?;
+        Ok(Client { endpoint, key, key_source, agent })
     }
 
-    /// The key that was given by file or environment.
-    fn given_key(&self) -> Result<Option<Secret<String>>, Failure> {
+    /// The key that was given by file or environment, and where it is from.
+    fn given_key(&self) -> Result<Option<(Secret<String>, String)>, Failure> {
         if let Some(path) = filled(self.api_key_file.clone()) {
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
-            return Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())));
+            let key = Secret::new(text.trim_end_matches(['\r', '\n']).to_owned());
+            if key.expose().is_empty() {
+                return Err(Failure::Usage(format!("{}: holds no key", path.display())));
+            }
+            return Ok(Some((key, path.display().to_string())));
         }
         let text = std::env::var("CLOAKROOM_API_KEY").unwrap_or_default();
-        Ok((!text.is_empty()).then(|| Secret::new(text)))
+        let source = "CLOAKROOM_API_KEY".to_owned();
+        Ok((!text.is_empty()).then(|| (Secret::new(text), source)))
     }
 }
 
@@ -208,6 +214,8 @@ fn is_loopback(host: &str) -> bool {
 pub struct Client {
     endpoint: Endpoint,
     key: Option<Secret<String>>,
+    /// Where the key is from, for people.
+    key_source: String,
     agent: ureq::Agent,
 }
 
@@ -223,7 +231,12 @@ pub struct Answer {
 impl Client {
     /// The same with another API key.
     pub fn with_key(&self, key: Secret<String>) -> Self {
-        Self { endpoint: self.endpoint.clone(), key: Some(key), agent: self.agent.clone() }
+        Self {
+            endpoint: self.endpoint.clone(),
+            key: Some(key),
+            key_source: "the input".to_owned(),
+            agent: self.agent.clone(),
+        }
     }
 
     /// GET, successful.
@@ -232,7 +245,7 @@ impl Client {
     ///
     /// A refusal, or no way to the authority.
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.send(Method::GET, path, None)?.successful()
+        self.order(Method::GET, path)
     }
 
     /// A request with a JSON body, successful.
@@ -241,7 +254,8 @@ impl Client {
     ///
     /// A refusal, or no way to the authority.
     pub fn call(&self, method: Method, path: &str, body: &Value) -> Result<Value, Failure> {
-        self.send(method, path, Some(Body::Json(body)))?.successful()
+        let answer = self.send(method, path, Some(Body::Json(body)))?;
+        self.of_authority(answer)
     }
 
     /// A request without a body, successful.
@@ -250,7 +264,22 @@ impl Client {
     ///
     /// A refusal, or no way to the authority.
     pub fn order(&self, method: Method, path: &str) -> Result<Value, Failure> {
-        self.send(method, path, None)?.successful()
+        let answer = self.send(method, path, None)?;
+        self.of_authority(answer)
+    }
+
+    /// The body of a success. Where our key isn't known, which one it was; where this can't be an
+    /// admin listener, that.
+    fn of_authority(&self, answer: Answer) -> Result<Value, Failure> {
+        let (status, is_ours) = (answer.status, answer.body.get("code").is_some());
+        answer.successful().map_err(|failure| match status {
+            401 => failure.with(&format!(
+                "; the key is from {}: --data DIR or --api-key-file FILE names another",
+                self.key_source
+            )),
+            404 if !is_ours => failure.with("; is that the admin listener?"),
+            _ => failure,
+        })
     }
 
     /// Sends a request; any answer will do.
@@ -352,13 +381,13 @@ impl Answer {
         if (200..300).contains(&self.status) {
             return Ok(self.body);
         }
-        let text = self.explanation();
-        Err(match self.status {
-            401 | 403 => Failure::NotAllowed(text),
-            404 => Failure::NotFound(text),
-            502..=504 => Failure::Unreachable(text),
-            _ => Failure::Failed(text),
-        })
+        let exit = match self.status {
+            401 | 403 => 5,
+            404 => 4,
+            502..=504 => 3,
+            _ => 1,
+        };
+        Err(Failure::Refused { exit, text: self.explanation(), problem: self.body })
     }
 
     /// What the answer says of itself, in one line.
@@ -400,12 +429,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
-    let mut tls = TlsConfig::builder();
-    if let Some(path) = ca {
-        tls = tls.root_certs(read_ca(path)?);
-    }
     let config = ureq::Agent::config_builder()
-        .tls_config(tls.build())
+        .tls_config(outbound::tls(ca).map_err(Failure::Usage)?)
         // The key goes to the authority alone: through no proxy, after no redirect.
         .proxy(None)
         .max_redirects(0)
@@ -415,21 +440,6 @@ fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
         .user_agent(concat!("cloakroom/", env!("CARGO_PKG_VERSION")))
         .build();
     Ok(config.new_agent())
-}
-
-fn read_ca(path: &Path) -> Result<RootCerts, Failure> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("{}: {why}", path.display()));
-    let pem = std::fs::read(path).map_err(|error| wrong(&error))?;
-    let mut certificates: Vec<Certificate<'static>> = Vec::new();
-    for item in parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
-            certificates.push(certificate);
-        }
-    }
-    if certificates.is_empty() {
-        return Err(wrong(&"holds no certificate"));
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 /// A path segment or a query's value, percent-encoded (RFC 3986 section 2.1).

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::config::{
     Flags, Loaded, Problem, Shown, Surroundings, commented_file, reference, reference_json, schema,
 };
+use crate::serve::tls;
 
 /// The arguments of `cloakroom config`.
 #[derive(Debug, Args)]
@@ -75,8 +76,8 @@ pub fn run(
             let named = path.as_deref().or(flags.config.as_deref());
             init(named.unwrap_or(Path::new("cloakroom.toml")), out, err)
         }
-        ConfigCommand::Check => check(&Loaded::read(flags, surroundings), as_json, out, err),
-        ConfigCommand::Show => show(&Loaded::read(flags, surroundings), as_json, out, err),
+        ConfigCommand::Check => check(&Loaded::for_command(flags, surroundings), as_json, out, err),
+        ConfigCommand::Show => show(&Loaded::for_command(flags, surroundings), as_json, out, err),
         ConfigCommand::Reference if as_json => {
             writeln!(out, "{:#}", reference_json())?;
             Ok(Outcome::Done)
@@ -106,7 +107,15 @@ fn init(path: &Path, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<Out
             Ok(Outcome::Done)
         }
         Err(error) => {
-            writeln!(err, "{}: {error}", path.display())?;
+            let advice = match error.kind() {
+                io::ErrorKind::AlreadyExists => "is there already; name another file, or `-`",
+                io::ErrorKind::NotFound => "can't be made: there is no such directory",
+                _ => "",
+            };
+            match advice {
+                "" => writeln!(err, "error: {}: {error}", path.display())?,
+                advice => writeln!(err, "error: {} {advice}", path.display())?,
+            }
             Ok(Outcome::Failed)
         }
     }
@@ -118,7 +127,8 @@ fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<Outcome> {
-    let problems = problems_of(loaded);
+    let certificates = certificates(loaded);
+    let problems = [problems_of(loaded), &certificates].concat();
     let outcome = if problems.is_empty() { Outcome::Done } else { Outcome::Wrong };
     let file = loaded.file.as_ref().map(|path| path.display().to_string());
     if as_json {
@@ -127,18 +137,33 @@ fn check(
         let answer = json!({
             "file": file,
             "ok": outcome == Outcome::Done,
-            "problems": list(problems),
+            "problems": list(&problems),
             "warnings": list(&loaded.warnings),
         });
         writeln!(out, "{answer:#}")?;
         return Ok(outcome);
     }
     tell(loaded, err)?;
+    for problem in &certificates {
+        writeln!(err, "error: {problem}")?;
+    }
     if outcome == Outcome::Done {
         let file = file.unwrap_or_else(|| "no configuration file".to_owned());
         writeln!(out, "{file}: ok{}", count(loaded.warnings.len(), "warning"))?;
     }
     Ok(outcome)
+}
+
+/// Certificates and keys that a start would stop at. Only whoever may read them can tell.
+fn certificates(loaded: &Loaded) -> Vec<Problem> {
+    let Ok(config) = &loaded.outcome else { return Vec::new() };
+    let faults = tls::faults(config).into_iter();
+    let problem = |(key, why): (&'static str, String)| Problem {
+        source: loaded.source_of(key),
+        key: key.to_owned(),
+        text: format!("can't be used: {why}"),
+    };
+    faults.map(problem).collect()
 }
 
 fn show(

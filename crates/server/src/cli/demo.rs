@@ -7,8 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::logs;
 use super::output::{Style, print_json};
-use super::serve::{runtime, started, watch_signals, write_logs};
+use super::serve::{runtime, started, watch_signals};
 use crate::demo::{PASSWORD, Ports, config, populate, tour};
 use crate::serve::{Running, Signals};
 
@@ -41,7 +42,7 @@ pub fn run(args: &DemoArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
     let ports = Ports::choose(args.port, args.admin_port);
     let config =
         config(dir.path(), ports).map_err(|problems| Failure::Failed(problems.to_string()))?;
-    write_logs(&config.log);
+    let _ = logs::of_node(&config.log);
     let done = runtime()?.block_on(async {
         let running = started(*config).await?;
         populate(&running.site().authority)

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde_json::{Value, json};
+
 /// Why a command stops. The text is for people; it holds no credential.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -20,6 +22,16 @@ pub enum Failure {
     /// The key is missing, wrong, or lacks a scope: exit code 5.
     #[error("{0}")]
     NotAllowed(String),
+    /// The authority refused.
+    #[error("{text}")]
+    Refused {
+        /// The exit code that its status means.
+        exit: u8,
+        /// What it says, in one line.
+        text: String,
+        /// Its own account, for programs.
+        problem: Value,
+    },
     /// Everything was said already: exit code as given.
     #[error("")]
     Silent(u8),
@@ -38,8 +50,86 @@ impl Failure {
             Self::Unreachable(_) => 3,
             Self::NotFound(_) => 4,
             Self::NotAllowed(_) => 5,
+            Self::Refused { exit, .. } => *exit,
             Self::Silent(code) => *code,
         }
+    }
+
+    /// Whether there is no such thing.
+    pub const fn is_not_found(&self) -> bool {
+        self.code() == 4
+    }
+
+    /// Whether the key may not do it.
+    pub const fn is_not_allowed(&self) -> bool {
+        self.code() == 5
+    }
+
+    /// The authority's code for it, such as `conflict`.
+    pub fn problem_code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { problem, .. } => problem.get("code").and_then(Value::as_str),
+            Self::Failed(_)
+            | Self::Usage(_)
+            | Self::Unreachable(_)
+            | Self::NotFound(_)
+            | Self::NotAllowed(_)
+            | Self::Silent(_)
+            | Self::Unheard => None,
+        }
+    }
+
+    /// The same with more to say.
+    #[must_use]
+    pub fn with(self, more: &str) -> Self {
+        let add = |text: String| format!("{text}{more}");
+        match self {
+            Self::Failed(text) => Self::Failed(add(text)),
+            Self::Usage(text) => Self::Usage(add(text)),
+            Self::Unreachable(text) => Self::Unreachable(add(text)),
+            Self::NotFound(text) => Self::NotFound(add(text)),
+            Self::NotAllowed(text) => Self::NotAllowed(add(text)),
+            Self::Refused { exit, text, problem } => {
+                Self::Refused { exit, text: add(text), problem }
+            }
+            Self::Silent(code) => Self::Silent(code),
+            Self::Unheard => Self::Unheard,
+        }
+    }
+
+    /// The same, naming what isn't there.
+    #[must_use]
+    pub fn naming(self, what: &str, name: &str) -> Self {
+        if !self.is_not_found() {
+            return self;
+        }
+        let text = format!("there is no {what} {name:?}");
+        match self {
+            Self::Refused { exit, problem, .. } => Self::Refused { exit, text, problem },
+            Self::Failed(_)
+            | Self::Usage(_)
+            | Self::Unreachable(_)
+            | Self::NotFound(_)
+            | Self::NotAllowed(_)
+            | Self::Silent(_)
+            | Self::Unheard => Self::NotFound(text),
+        }
+    }
+
+    /// The same for programs.
+    pub fn to_json(&self) -> Value {
+        let problem = match self {
+            Self::Refused { problem, .. } => problem.clone(),
+            Self::Failed(_)
+            | Self::Usage(_)
+            | Self::Unreachable(_)
+            | Self::NotFound(_)
+            | Self::NotAllowed(_)
+            | Self::Silent(_)
+            | Self::Unheard => Value::Null,
+        };
+        let message = self.to_string();
+        json!({"error": {"message": message, "exit_code": self.code(), "problem": problem}})
     }
 
     /// Whether there is something to say.
@@ -49,7 +139,8 @@ impl Failure {
             | Self::Usage(_)
             | Self::Unreachable(_)
             | Self::NotFound(_)
-            | Self::NotAllowed(_) => true,
+            | Self::NotAllowed(_)
+            | Self::Refused { .. } => true,
             Self::Silent(_) | Self::Unheard => false,
         }
     }

@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use cloakroom_core::limits::JWKS_CACHE;
 use serde_json::Value;
 use ureq::http::Method;
 
-use super::client::{KeyWanted, Reach, encoded};
+use super::client::{Client, KeyWanted, Reach, encoded};
 use super::failure::Failure;
 use super::output::{Style, Table, cell, print_json};
 use super::users::said;
@@ -47,6 +49,7 @@ Examples:
   cloakroom keys revoke 3qk8T2hJ --data /var/lib/cloakroom")]
     Revoke {
         /// The key's id
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         kid: String,
         #[command(flatten)]
         reach: Reach,
@@ -72,12 +75,14 @@ pub fn run(args: &KeysArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
         }
         KeysCommand::Rotate(reach) => {
             let client = reach.client(KeyWanted::Yes)?;
-            client.order(Method::POST, "/admin/v1/keys/rotate")?;
+            let rotated = client.order(Method::POST, "/admin/v1/keys/rotate");
+            rotated.map_err(|refused| until_when(&client, refused))?;
             show(&client.get("/admin/v1/keys")?, style, out)
         }
         KeysCommand::Revoke { kid, reach } => {
             let path = format!("/admin/v1/keys/{}/revoke", encoded(kid));
-            reach.client(KeyWanted::Yes)?.order(Method::POST, &path)?;
+            let revoked = reach.client(KeyWanted::Yes)?.order(Method::POST, &path);
+            revoked.map_err(|failure| failure.naming("signing key", kid))?;
             said("revoked", kid, style, out)
         }
         KeysCommand::Rewrap(reach) => {
@@ -92,6 +97,20 @@ pub fn run(args: &KeysArgs, style: Style, out: &mut dyn Write) -> Result<(), Fai
             };
             Ok(writeln!(out, "{done}")?)
         }
+    }
+}
+
+/// Adds from when on the next key may sign, where it is too early.
+fn until_when(client: &Client, refused: Failure) -> Failure {
+    if refused.problem_code() != Some("conflict") {
+        return refused;
+    }
+    let listed = client.get("/admin/v1/keys").unwrap_or_default();
+    let next = listed["keys"].as_array().into_iter().flatten().find(|key| key["state"] == "next");
+    let made = next.and_then(|key| key["created_at"].as_str()?.parse::<jiff::Timestamp>().ok());
+    match made.and_then(|made| made.checked_add(JWKS_CACHE).ok()) {
+        Some(ready) => refused.with(&format!("; it may sign from {ready} on")),
+        None => refused,
     }
 }
 

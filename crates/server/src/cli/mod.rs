@@ -9,6 +9,7 @@ mod events;
 mod failure;
 mod import;
 mod keys;
+mod logs;
 mod output;
 mod paging;
 mod progress;
@@ -19,6 +20,7 @@ mod store;
 mod token;
 mod upkeep;
 mod users;
+mod whom;
 
 use std::io::Write;
 
@@ -124,12 +126,16 @@ pub fn run(
             return u8::try_from(error.exit_code()).unwrap_or(USAGE);
         }
     };
+    let as_json = program.json;
     match dispatch(program, out, err) {
         Ok(()) => 0,
         Err(failure) => {
             if failure.is_loud() {
                 // Where even standard error is closed, the exit code has to do.
-                let _ = writeln!(err, "error: {failure}");
+                let _ = match as_json {
+                    true => writeln!(err, "{:#}", failure.to_json()),
+                    false => writeln!(err, "error: {failure}"),
+                };
             }
             failure.code()
         }

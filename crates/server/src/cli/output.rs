@@ -110,6 +110,15 @@ const fn is_format(c: char) -> bool {
     )
 }
 
+/// So many of something, in words.
+pub fn counted(count: &Value, noun: &str) -> String {
+    match count.as_u64() {
+        Some(1) => format!("1 {noun}"),
+        Some(count) => format!("{count} {noun}s"),
+        None => format!("{} {noun}s", cell(Some(count))),
+    }
+}
+
 /// What a member says, as a cell: text as it is, all else as JSON, nothing for null.
 pub fn cell(value: Option<&Value>) -> String {
     match value {

@@ -9,13 +9,13 @@ use cloakroom_embedded::OpenError as EmbeddedError;
 use cloakroom_postgres::ConnectError;
 use cloakroom_redis::RedisError;
 use serde_json::json;
-use tracing_subscriber::EnvFilter;
 
 use super::client::Place;
 use super::config::tell;
 use super::failure::Failure;
+use super::logs;
 use super::output::{Style, print_json};
-use crate::config::{Config, Loaded, Log, LogFormat, Surroundings};
+use crate::config::{Config, Loaded, Surroundings};
 use crate::serve::{Running, Signals, StartError, start, start_restored};
 
 /// The arguments of `cloakroom serve`.
@@ -48,7 +48,11 @@ pub fn run(
     let loaded = Loaded::read(&args.place.flags(), &Surroundings::of_process());
     tell(&loaded, err)?;
     let config = loaded.outcome.map_err(|_| Failure::Silent(2))?;
-    write_logs(&config.log);
+    let mut logs = logs::of_node(&config.log);
+    match &loaded.file {
+        Some(file) => tracing::info!(file = %file.display(), "configuration read"),
+        None => tracing::info!("no configuration file: defaults and environment"),
+    }
     runtime()?.block_on(async {
         let running = if args.restored {
             start_restored(*config).await.map_err(|error| not_started(&error))?
@@ -58,7 +62,7 @@ pub fn run(
         let signals = watch_signals()?;
         // A closed standard output is no reason not to serve.
         let _ = greet(&running, style, out);
-        running.run_until_signal(signals).await;
+        running.run_until_signal(signals, || logs.read_again(&args.place)).await;
         Ok(())
     })
 }
@@ -121,19 +125,6 @@ fn of_postgres(error: &ConnectError) -> Failure {
 /// Watches for signals from now on.
 pub(super) fn watch_signals() -> Result<Signals, Failure> {
     Signals::watch().map_err(|error| Failure::Failed(format!("can't watch for signals: {error}")))
-}
-
-/// Writes log lines to standard error as the configuration has it; `RUST_LOG` goes before it.
-pub(super) fn write_logs(log: &Log) {
-    // The store's library tells of its files at every start, which says nothing to an operator.
-    let default = format!("{},fjall=warn,lsm_tree=warn", log.level.as_str());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // Only a second call in one process fails; the first one's lines are as good.
-    let _ = match log.format {
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    };
 }
 
 fn greet(running: &Running, style: Style, out: &mut dyn Write) -> io::Result<()> {

@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use ureq::http::Method;
 
-use super::client::{KeyWanted, Reach, encoded};
+use super::client::{Client, KeyWanted, Reach, encoded};
 use super::failure::Failure;
-use super::output::{Style, Table, cell, print_json, print_pairs};
+use super::output::{Style, Table, cell, counted, inert, print_json, print_pairs};
 use super::paging::{Page, pages};
 use super::users::said;
+use super::whom::subject_of;
 
 /// The arguments of `cloakroom sessions`.
 #[derive(Debug, Args)]
@@ -33,8 +35,8 @@ Examples:
   cloakroom sessions list --subject usr_01J9ZQ6M5T4W8Y2K3N7P0R1S2V
   cloakroom sessions list --json | jq '.sessions | length'")]
     List {
-        /// Only those of this subject
-        #[arg(long, value_name = "SUBJECT")]
+        /// Only those of this subject, or of the user with this identifier
+        #[arg(long, value_name = "SUBJECT", value_parser = NonEmptyStringValueParser::new())]
         subject: Option<String>,
         #[command(flatten)]
         page: Page,
@@ -49,6 +51,7 @@ Examples:
   cloakroom sessions show 01J9ZQ6M5T4W8Y2K3N7P0R1S2V --data /var/lib/cloakroom")]
     Show {
         /// The session's id
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         sid: String,
         #[command(flatten)]
         reach: Reach,
@@ -61,6 +64,7 @@ Examples:
   cloakroom sessions revoke 01J9ZQ6M5T4W8Y2K3N7P0R1S2V --json")]
     Revoke {
         /// The session's id
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         sid: String,
         /// What the audit log is to say
         #[arg(long, value_name = "TEXT")]
@@ -75,7 +79,8 @@ Examples:
   cloakroom sessions revoke-subject customer-4711
   cloakroom sessions revoke-subject customer-4711 --json")]
     RevokeSubject {
-        /// The subject
+        /// The subject, or a user's identifier
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         subject: String,
         #[command(flatten)]
         reach: Reach,
@@ -94,7 +99,8 @@ pub fn run(args: &SessionsArgs, style: Style, out: &mut dyn Write) -> Result<(),
         }
         SessionsCommand::Show { sid, reach } => {
             let client = reach.client(KeyWanted::Yes)?;
-            let answer = client.get(&format!("/admin/v1/sessions/{}", encoded(sid)))?;
+            let answer = client.get(&format!("/admin/v1/sessions/{}", encoded(sid)));
+            let answer = answer.map_err(|failure| failure.naming("session", sid))?;
             show(&answer, style, out)
         }
         SessionsCommand::Revoke { sid, reason, reach } => {
@@ -102,18 +108,37 @@ pub fn run(args: &SessionsArgs, style: Style, out: &mut dyn Write) -> Result<(),
             if let Some(reason) = reason {
                 path.push_str(&format!("?reason={}", encoded(reason)));
             }
-            reach.client(KeyWanted::Yes)?.order(Method::DELETE, &path)?;
+            let revoked = reach.client(KeyWanted::Yes)?.order(Method::DELETE, &path);
+            revoked.map_err(|failure| failure.naming("session", sid))?;
             said("revoked", sid, style, out)
         }
         SessionsCommand::RevokeSubject { subject, reach } => {
-            let path = format!("/admin/v1/subjects/{}/sessions", encoded(subject));
-            let answer = reach.client(KeyWanted::Yes)?.order(Method::DELETE, &path)?;
-            if style.json {
-                return Ok(print_json(&answer, out)?);
-            }
-            Ok(writeln!(out, "revoked {} sessions", cell(answer.get("revoked")))?)
+            revoke_subject(subject, &reach.client(KeyWanted::Yes)?, style, out)
         }
     }
+}
+
+/// Signs out whom the name means; a name that means nobody is an error, because whoever revokes
+/// in an emergency must not believe that it was done.
+fn revoke_subject(
+    name: &str,
+    client: &Client,
+    style: Style,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let Some(subject) = subject_of(client, name)? else { return Err(nobody(name)) };
+    let path = format!("/admin/v1/subjects/{}/sessions", encoded(&subject));
+    let answer = client.order(Method::DELETE, &path)?;
+    if style.json {
+        return Ok(print_json(&answer, out)?);
+    }
+    let sessions = counted(&answer["revoked"], "session");
+    Ok(writeln!(out, "revoked {sessions} of {}", inert(&subject))?)
+}
+
+fn nobody(name: &str) -> Failure {
+    let why = "no subject of this name has a session, and no user has the identifier";
+    Failure::NotFound(format!("{why} {name:?}"))
 }
 
 fn list(
@@ -123,8 +148,12 @@ fn list(
     style: Style,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let query: Vec<(&str, &str)> = subject.iter().map(|subject| ("subject", *subject)).collect();
     let client = reach.client(KeyWanted::Yes)?;
+    let subject = match subject {
+        Some(name) => Some(subject_of(&client, name)?.ok_or_else(|| nobody(name))?),
+        None => None,
+    };
+    let query: Vec<_> = subject.iter().map(|subject| ("subject", subject.as_str())).collect();
     let found = pages(&client, "/admin/v1/sessions", &query, "sessions", page)?;
     if style.json {
         // The keys of CSRF tokens are for backends that ask for them, not for a listing.

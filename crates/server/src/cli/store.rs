@@ -11,9 +11,10 @@ use std::io::Write;
 
 use super::client::Place;
 use super::failure::Failure;
+use super::logs;
 use super::output::{Style, print_json, print_pairs};
 use super::progress::Progress;
-use super::serve::{not_started, runtime, write_logs};
+use super::serve::{not_started, runtime};
 use crate::any_store::AnyStore;
 use crate::config::{Config, StoreUrl};
 use crate::public::{durability_name, rfc3339};
@@ -107,7 +108,7 @@ pub fn run(
     | StoreCommand::Check { place, .. }
     | StoreCommand::Copy { place, .. }) = &args.command;
     let config = place.load()?;
-    write_logs(&config.log);
+    logs::of_command(&config.log);
     runtime()?.block_on(async {
         match &args.command {
             StoreCommand::Info { .. } => info(&config, style, out).await,

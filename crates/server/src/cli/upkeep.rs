@@ -8,7 +8,7 @@ use ureq::http::Method;
 
 use super::client::{KeyWanted, Reach};
 use super::failure::Failure;
-use super::output::{Style, cell, print_json};
+use super::output::{Style, counted, print_json};
 
 /// The arguments of `cloakroom sweep`.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub fn sweep(args: &SweepArgs, style: Style, out: &mut dyn Write) -> Result<(), 
     if style.json {
         return Ok(print_json(&answer, out)?);
     }
-    Ok(writeln!(out, "removed {} records", cell(answer.get("removed")))?)
+    Ok(writeln!(out, "removed {}", counted(&answer["removed"], "record"))?)
 }
 
 /// Asks whether the authority lives, or whether it can serve.

@@ -11,13 +11,13 @@ use super::kinds::{Listener, StoreUrl};
 use super::load::{Collector, Entries, Flags, Reader, Surroundings};
 use super::source::{Problem, Problems, Source};
 use super::value::{FromText, Raw};
-use super::{AdminTls, Config, Loaded, TlsFiles};
+use super::{AdminTls, Config, Loaded, Purpose, TlsFiles};
 
 /// Where a node keeps its files when nothing says otherwise.
 const DATA_DIR: &str = "./cloakroom-data";
 
 /// Reads and checks everything.
-pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Loaded {
+pub(super) fn read(flags: &Flags, surroundings: &Surroundings, purpose: Purpose) -> Loaded {
     let mut collector = Collector::default();
     let file = find_file(flags, surroundings);
     if let Some(file) = &file {
@@ -29,7 +29,13 @@ pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Loaded {
     collector.presets();
     derive(&mut collector, surroundings, &data_dir);
     let Collector { entries, mut problems, .. } = collector;
-    let (config, mut found, mut warnings) = assemble(&entries, data_dir);
+    let (config, mut found, mut warnings) = assemble(&entries, data_dir, purpose);
+    if purpose == Purpose::Command {
+        let (of_node, rest) = problems.into_iter().partition(is_of_node_alone);
+        problems = rest;
+        let of_node: Vec<Problem> = of_node;
+        warnings.splice(..0, of_node);
+    }
     problems.append(&mut found);
     // A key that was refused has been judged with its default in its place.
     warnings.retain(|warning| problems.iter().all(|problem| problem.key != warning.key));
@@ -39,6 +45,14 @@ pub(super) fn read(flags: &Flags, surroundings: &Surroundings) -> Loaded {
         Some(_) | None => Err(Problems(problems)),
     };
     Loaded { file, warnings, outcome, entries }
+}
+
+/// A secret's file that can't be read, of a secret that only a node uses.
+fn is_of_node_alone(problem: &Problem) -> bool {
+    matches!(
+        problem.key.as_str(),
+        "master_key_file" | "master_key_previous_file" | "token.hs256_secret_file"
+    )
 }
 
 /// The file that a flag or the environment names, else the first one found.
@@ -116,10 +130,14 @@ fn is_secure(entries: &Entries) -> bool {
 }
 
 /// Builds the configuration, if nothing is wrong with it, and judges it.
-fn assemble(entries: &Entries, data_dir: PathBuf) -> (Option<Config>, Vec<Problem>, Vec<Problem>) {
+fn assemble(
+    entries: &Entries,
+    data_dir: PathBuf,
+    purpose: Purpose,
+) -> (Option<Config>, Vec<Problem>, Vec<Problem>) {
     let mut reader = Reader { entries, problems: Vec::new() };
     let parts = Parts::read(&mut reader);
-    let mut judge = Judge::new(entries, reader.problems);
+    let mut judge = Judge::new(entries, purpose, reader.problems);
     let config = parts.map(|parts| parts.join(&mut judge, data_dir));
     if let Some(config) = &config {
         check::everything(&mut judge, config);

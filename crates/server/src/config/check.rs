@@ -8,15 +8,16 @@ use cloakroom_core::limits::{BODY_BYTES_MAX, JWKS_CACHE, LIFETIME_MAX};
 use cloakroom_core::origin::{Origin, Scheme};
 use cloakroom_core::password::PasswordRules;
 
-use super::Config;
 use super::kinds::{Listener, StoreUrl};
 use super::load::Entries;
 use super::source::Problem;
+use super::{Config, Purpose};
 
 /// Collects refusals and warnings, each with the place where its key was set.
 #[derive(Debug)]
 pub(super) struct Judge<'a> {
     entries: &'a Entries,
+    purpose: Purpose,
     /// What stops the start.
     pub(super) problems: Vec<Problem>,
     /// What deserves a look.
@@ -25,13 +26,28 @@ pub(super) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     /// Goes on from what reading the keys found.
-    pub(super) const fn new(entries: &'a Entries, problems: Vec<Problem>) -> Self {
-        Self { entries, problems, warnings: Vec::new() }
+    pub(super) const fn new(
+        entries: &'a Entries,
+        purpose: Purpose,
+        problems: Vec<Problem>,
+    ) -> Self {
+        Self { entries, purpose, problems, warnings: Vec::new() }
     }
 
     /// Refuses to start because of a key.
     pub(super) fn refuse(&mut self, key: &'static str, text: impl Into<String>) {
         self.problems.push(Problem::new(self.entries.source(key, &[]), key, text));
+    }
+
+    /// Refuses to start without a secret; whoever only asks a node is told that a node wants it.
+    fn want(&mut self, key: &'static str, text: impl Into<String>) {
+        let text = text.into();
+        match self.purpose {
+            Purpose::Node => self.refuse(key, text),
+            Purpose::Command => {
+                self.warn(key, format!("{text}. Only `cloakroom serve` needs it"));
+            }
+        }
     }
 
     /// Points at a key.
@@ -211,21 +227,21 @@ fn capacities(judge: &mut Judge<'_>, config: &Config) {
 
 fn master_key(judge: &mut Judge<'_>, config: &Config) {
     if !config.store.url.is_embedded() && judge.lacks("master_key") {
-        judge.refuse(
+        judge.want(
             "master_key",
             "is needed by a store over the network: draw 32 random bytes (`openssl rand -base64 \
-             32`) into a file and name it in `master_key_file`",
+             32`) into a file and name it in `master_key_file`, or let systemd hand it over",
         );
     }
     if judge.lacks("master_key") && config.master_key_previous.is_some() {
-        judge.refuse("master_key_previous", "needs the `master_key` that follows it");
+        judge.want("master_key_previous", "needs the `master_key` that follows it");
     }
 }
 
 fn token(judge: &mut Judge<'_>, config: &Config) {
     let token = &config.token;
     match (token.algorithm, !judge.lacks("token.hs256_secret")) {
-        (Algorithm::Hs256, false) => judge.refuse(
+        (Algorithm::Hs256, false) => judge.want(
             "token.algorithm",
             "is `HS256`, which needs `token.hs256_secret` or `token.hs256_secret_file`",
         ),

@@ -80,11 +80,12 @@ impl Surroundings {
 /// What every variable of ours begins with.
 const PREFIX: &str = "CLOAKROOM_";
 /// Variables of ours that name no key: those of the commands and of the SDKs.
-const OTHER_VARIABLES: [&str; 6] = [
+const OTHER_VARIABLES: [&str; 7] = [
     "CLOAKROOM_CONFIG",
     "CLOAKROOM_DATA",
     "CLOAKROOM_URL",
     "CLOAKROOM_ADMIN_URL",
+    "CLOAKROOM_ADMIN_CA",
     "CLOAKROOM_API_KEY",
     "CLOAKROOM_API_KEY_FILE",
 ];

@@ -104,6 +104,15 @@ pub struct AdminTls {
     pub client_ca_file: Option<PathBuf>,
 }
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To run a node, which needs all of it.
+    Node,
+    /// To find a node or its store.
+    Command,
+}
+
 /// A configuration that was read, good or bad.
 #[derive(Debug)]
 pub struct Loaded {
@@ -119,7 +128,18 @@ pub struct Loaded {
 impl Loaded {
     /// Reads the configuration of a process: file, then environment, then flags.
     pub fn read(flags: &Flags, surroundings: &Surroundings) -> Self {
-        assemble::read(flags, surroundings)
+        assemble::read(flags, surroundings, Purpose::Node)
+    }
+
+    /// The same for a command that looks or asks: a secret that only a node uses, and that is
+    /// perhaps only handed to a node, is warned of and not asked for.
+    pub fn for_command(flags: &Flags, surroundings: &Surroundings) -> Self {
+        assemble::read(flags, surroundings, Purpose::Command)
+    }
+
+    /// Where a key's value was written.
+    pub(crate) fn source_of(&self, key: &'static str) -> Source {
+        self.entries.source(key, &[])
     }
 
     /// Every key with its effective value and where that comes from, secrets masked.

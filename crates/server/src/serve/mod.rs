@@ -6,7 +6,7 @@ mod listen;
 mod restored;
 mod signals;
 pub(crate) mod store;
-mod tls;
+pub(crate) mod tls;
 
 use std::io;
 use std::path::PathBuf;
@@ -30,8 +30,7 @@ use crate::store_hold::Holdable;
 use crate::store_watch::{StoreClock, StoreWatch};
 use crate::{admin, public, settings};
 
-pub(crate) use background::Chore;
-pub use listen::Address;
+::pub use listen::Address;
 use listen::{Bound, Serving};
 pub use signals::{Signals, Told};
 use tls::Acceptor;
@@ -148,9 +147,10 @@ impl Running {
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second one stops at once. SIGHUP reads the
-    /// certificates again.
-    pub async fn run_until_signal(self, mut signals: Signals) {
+    /// certificates again, and whatever `read_again` reads.
+    pub async fn run_until_signal(self, mut signals: Signals, mut read_again: impl FnMut()) {
         while signals.next().await == Told::Hangup {
+            read_again();
             self.reload();
         }
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -175,6 +175,7 @@ impl Running {
     pub async fn stop(self) {
         let Self { public: _, admin: _, site, doors, acceptors: _, background, stop } = self;
         site.start_draining();
+        tracing::info!("draining: no new requests; what was accepted is finished");
         let drain = site.config.server.drain;
         let [public, admin] = doors;
         // The admin listener goes last: until then its `readyz` says that this node is leaving.
@@ -192,6 +193,7 @@ impl Running {
         site.telemetry.finish().await;
         // The last one closes the store, which waits for its writer: not on a runtime's thread.
         let _ = tokio::task::spawn_blocking(move || drop(site)).await;
+        tracing::info!("stopped");
     }
 }
 

@@ -11,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::StartError;
-use crate::config::{AdminTls, TlsFiles};
+use crate::config::{AdminTls, Config, TlsFiles};
 
 /// Protocols offered, the preferred one first (RFC 7301).
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -78,6 +78,14 @@ fn read(tls: &AdminTls) -> Result<Arc<ServerConfig>, StartError> {
     let mut config = builder.with_single_cert(chain, key).map_err(at(key_file))?;
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
     Ok(Arc::new(config))
+}
+
+/// What a start would stop at: files of the listeners' TLS that can't be used, each with its key.
+pub(crate) fn faults(config: &Config) -> Vec<(&'static str, String)> {
+    let public = config.public_tls.as_ref().map(Acceptor::public).transpose();
+    let admin = config.admin_tls.as_ref().map(Acceptor::admin).transpose();
+    let named = [("server.tls.cert_file", public), ("server.admin_tls.cert_file", admin)];
+    named.into_iter().filter_map(|(key, read)| Some((key, read.err()?.to_string()))).collect()
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {

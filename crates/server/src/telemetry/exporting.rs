@@ -1,5 +1,6 @@
 //! Spans by the OpenTelemetry SDK, encoded by its own protocol and sent over HTTP.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,13 +19,17 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
 use prost::Message as _;
+use ureq::tls::TlsConfig;
 
 use super::Answered;
+use crate::outbound;
 
 /// How long one message may take to be sent.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for its last spans to be sent.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Where a collector's authority is named, by OpenTelemetry's own convention.
+const CA_VARIABLE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 /// What the SDK and the collector know this program by.
 const NAME: &str = "cloakroom";
 
@@ -37,8 +42,9 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    fn new(endpoint: &str) -> Self {
+    fn new(endpoint: &str, tls: TlsConfig) -> Self {
         let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
             .timeout_global(Some(SEND_TIMEOUT))
             .max_redirects(0)
             .build()
@@ -90,9 +96,18 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Begins to send. The SDK's own variables (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-    /// `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) count.
+    /// `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) count, and the exporter's `OTEL_EXPORTER_OTLP_CERTIFICATE`
+    /// names the authority that vouches for the collector.
     pub(super) fn start(endpoint: &str) -> Option<Self> {
-        let sender = Arc::new(Sender::new(endpoint));
+        let ca = std::env::var_os(CA_VARIABLE).filter(|path| !path.is_empty());
+        let tls = match outbound::tls(ca.as_deref().map(Path::new)) {
+            Ok(tls) => tls,
+            Err(error) => {
+                tracing::error!(error, "{CA_VARIABLE}: traces and metrics are not sent");
+                return None;
+            }
+        };
+        let sender = Arc::new(Sender::new(endpoint, tls));
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name(NAME);

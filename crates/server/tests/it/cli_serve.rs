@@ -103,3 +103,78 @@ fn the_admin_listener_may_be_a_socket() {
     run(program().args(["health", "--ready", "--admin-url", &socket]), "").expect(0);
     assert_eq!(node.stop("-TERM").0, 0);
 }
+
+/// Waits until a log says so, for ten seconds.
+fn wait_for(log: &std::path::Path, said: &str) -> String {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        if text.contains(said) {
+            return text;
+        }
+        assert!(std::time::Instant::now() < deadline, "{said:?} is not in {text}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn sighup_reads_the_log_level_again_and_a_wrong_one_leaves_the_former() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let (file, log) = (dir.path().join("c.toml"), dir.path().join("log"));
+    let level = |level: &str| {
+        fs::write(&file, format!("log.level = {level:?}\n")).expect("written");
+    };
+    level("error");
+    // The shell gives the node a file as its standard error, and becomes it.
+    let mut command = std::process::Command::new("sh");
+    let node = program();
+    command.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).arg(node.get_program());
+    command.args(["serve", "--json", "--config"]).arg(&file);
+    command.arg("--data").arg(dir.path().join("data")).env("LOG", &log);
+    for (name, value) in node.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    command.env("CLOAKROOM_SERVER__ADMIN", "127.0.0.1:0");
+    command.env("CLOAKROOM_STORE__URL", "memory:");
+    let node = crate::cli_world::Node::start(&mut command, "}");
+    let hangup = || {
+        let id = node.id().to_string();
+        let sent = std::process::Command::new("kill").args(["-HUP", &id]).status();
+        assert!(sent.expect("kill").success());
+    };
+    assert_eq!(fs::read_to_string(&log).expect("a log"), "", "nothing was worth an error");
+    level("loud");
+    hangup();
+    let text = wait_for(&log, "the former log.level stays in use");
+    assert!(text.contains("c.toml:1") && text.contains("`log.level`"), "{text}");
+    level("info");
+    hangup();
+    wait_for(&log, "configuration read again");
+    assert_eq!(node.stop("-TERM").0, 0);
+    let text = fs::read_to_string(&log).expect("a log");
+    assert!(text.contains("draining") && text.contains("\"stopped\""), "{text}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_log_in_a_file_has_no_colours_and_begins_with_the_configuration() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let mut command = program();
+    command.args(["serve", "--json", "--data"]).arg(dir.path().join("data"));
+    command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    command.env("CLOAKROOM_SERVER__ADMIN", "127.0.0.1:0");
+    command.env("CLOAKROOM_STORE__URL", "memory:");
+    command.env("CLOAKROOM_LOG__FORMAT", "text");
+    let node = crate::cli_world::Node::start(&mut command, "}");
+    let (code, err) = node.stop("-TERM");
+    assert_eq!(code, 0, "{err}");
+    assert!(!err.contains('\u{1b}'), "{err:?}");
+    let first = err.lines().next().unwrap_or_default();
+    assert!(first.contains("no configuration file: defaults and environment"), "{err}");
+    assert!(err.lines().last().unwrap_or_default().ends_with("stopped"), "{err}");
+}

@@ -9,6 +9,7 @@ mod audit;
 mod cli_commands;
 mod cli_demo;
 mod cli_serve;
+mod cli_tls;
 mod cli_world;
 mod contract;
 mod conventions;

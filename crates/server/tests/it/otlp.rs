@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -11,7 +12,13 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tempfile::TempDir;
 
+use crate::cli_tls::certificate;
+use crate::cli_world::{Node, program};
 use crate::http::Ask;
 use crate::world::{ADA, PASSWORD, World, login};
 
@@ -30,13 +37,37 @@ struct Collector {
 impl Collector {
     /// Listens from now on; its thread ends with the test.
     fn start() -> Self {
+        Self::listen("http", |stream, keeps| serve(stream, keeps))
+    }
+
+    /// The same over TLS, by the certificate in a folder.
+    fn start_tls(dir: &Path) -> Self {
+        let chain = CertificateDer::pem_file_iter(dir.join("tls.pem")).expect("a file");
+        let chain = chain.collect::<Result<_, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_file(dir.join("tls.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate");
+        let config = Arc::new(config);
+        Self::listen("https", move |stream, keeps| {
+            let session = ServerConnection::new(Arc::clone(&config)).expect("a session");
+            serve(StreamOwned::new(session, stream), keeps);
+        })
+    }
+
+    fn listen(scheme: &str, serve: impl Fn(TcpStream, &Kept) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let url = format!("{scheme}://{}", listener.local_addr().expect("an address"));
+        let serve = Arc::new(serve);
         let kept: Arc<Kept> = Arc::default();
         let keeps = Arc::clone(&kept);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let keeps = Arc::clone(&keeps);
+                let (keeps, serve) = (Arc::clone(&keeps), Arc::clone(&serve));
                 std::thread::spawn(move || serve(stream, &keeps));
             }
         });
@@ -71,8 +102,7 @@ impl Collector {
 }
 
 /// Answers the requests of one connection.
-fn serve(stream: TcpStream, kept: &Kept) {
-    let mut answers = stream.try_clone().expect("a socket");
+fn serve<S: Read + Write>(stream: S, kept: &Kept) {
     let mut asks = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -98,7 +128,9 @@ fn serve(stream: TcpStream, kept: &Kept) {
         let mut body = vec![0; length];
         asks.read_exact(&mut body).expect("a body");
         kept.lock().unwrap_or_else(PoisonError::into_inner).push((path, body));
-        answers.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("a socket");
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        asks.get_mut().write_all(answer).expect("a socket");
+        asks.get_mut().flush().expect("a socket");
     }
 }
 
@@ -189,4 +221,52 @@ async fn a_collector_that_is_away_harms_nothing() {
     let began = std::time::Instant::now();
     world.stop().await;
     assert!(began.elapsed() < std::time::Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+/// A node that sends to a collector over TLS, told of its certificate or not; what it logged.
+fn sends_to(collector: &Collector, ca: Option<&Path>) -> String {
+    let data = TempDir::new().expect("a directory");
+    let mut command = program();
+    command.args(["serve", "--json", "--data"]).arg(data.path());
+    command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    command.env("CLOAKROOM_SERVER__ADMIN", "127.0.0.1:0");
+    command.env("CLOAKROOM_STORE__URL", "memory:");
+    command.env("CLOAKROOM_TELEMETRY__OTLP_ENDPOINT", &collector.url);
+    command.env_remove("OTEL_EXPORTER_OTLP_CERTIFICATE");
+    if let Some(ca) = ca {
+        command.env("OTEL_EXPORTER_OTLP_CERTIFICATE", ca);
+    }
+    let node = Node::start(&mut command, "}");
+    let said: serde_json::Value = serde_json::from_str(&node.greeting).expect("JSON");
+    let admin = said["admin"].as_str().expect("a URL");
+    ureq::get(format!("{admin}/healthz")).call().expect("an answer");
+    let (code, log) = node.stop("-TERM");
+    assert_eq!(code, 0, "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    log
+}
+
+#[test]
+fn a_collector_over_tls_is_sent_traces_and_metrics() {
+    let dir = TempDir::new().expect("a directory");
+    certificate(dir.path());
+    let collector = Collector::start_tls(dir.path());
+    let log = sends_to(&collector, Some(&dir.path().join("tls.pem")));
+    assert!(!log.contains("can't be sent"), "{log}");
+    assert!(collector.spans().iter().any(|span| span.name == "GET /healthz"));
+    let (resource, metrics) = collector.metrics();
+    assert_eq!(attribute(&resource, "service.name"), "cloakroom");
+    assert!(!metrics.is_empty());
+}
+
+#[test]
+fn a_collector_that_nobody_vouches_for_gets_nothing_and_the_log_says_so() {
+    let dir = TempDir::new().expect("a directory");
+    certificate(dir.path());
+    let collector = Collector::start_tls(dir.path());
+    let log = sends_to(&collector, None);
+    assert!(log.contains("traces and metrics can't be sent"), "{log}");
+    assert!(collector.received("/v1/metrics").is_empty());
+    let log = sends_to(&collector, Some(&dir.path().join("nowhere.pem")));
+    assert!(log.contains("OTEL_EXPORTER_OTLP_CERTIFICATE: traces and metrics are not"), "{log}");
 }

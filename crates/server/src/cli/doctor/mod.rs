@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::output::{Style, Table, print_json};
 use crate::config::{Config, Loaded, Surroundings};
 use crate::node_files;
+use crate::serve::tls;
 
 /// The arguments of `cloakroom doctor`.
 #[derive(Debug, Args)]
@@ -77,7 +78,7 @@ impl Finding {
 ///
 /// [`Failure::Silent`] with 1 where something is wrong; an error of writing.
 pub fn run(args: &DoctorArgs, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
-    let loaded = Loaded::read(&args.reach.place().flags(), &Surroundings::of_process());
+    let loaded = Loaded::for_command(&args.reach.place().flags(), &Surroundings::of_process());
     let mut findings = configuration(&loaded, args.reach.place());
     if let Ok(config) = &loaded.outcome {
         findings.extend(files(config));
@@ -154,7 +155,13 @@ fn files(config: &Config) -> Vec<Finding> {
         ),
         Err(error) => Finding::wrong(ABOUT, error.to_string(), "the authority would not start"),
     };
-    vec![root]
+    let mut findings = vec![root];
+    let certificate = |(key, why): (&str, String)| {
+        let mend = "name a PEM file with the chain, and the key that belongs to it";
+        Finding::wrong("certificates", format!("`{key}` can't be used: {why}"), mend)
+    };
+    findings.extend(tls::faults(config).into_iter().map(certificate));
+    findings
 }
 
 /// What a running authority says of itself.

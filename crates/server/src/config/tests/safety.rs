@@ -1,5 +1,6 @@
 //! What is refused, how it is told, and what never shows.
 
+use super::super::Loaded;
 use super::super::keys::keys;
 use super::{TLS, World, key, refused, taken};
 
@@ -225,5 +226,28 @@ fn m1_no_secret_is_shown_printed_or_told() {
                 assert!(!told.contains(MARK), "{}: {told}", tested.name);
             }
         }
+    }
+}
+
+#[test]
+fn a_command_asks_for_no_secret_that_only_a_node_uses() {
+    let store = "store.url = \"redis://127.0.0.1\"\n";
+    for text in [
+        store.to_owned(),
+        format!("master_key_file = \"/nonexistent\"\n{store}"),
+        "token.algorithm = \"HS256\"\n".to_owned(),
+        "token = { algorithm = \"HS256\", hs256_secret_file = \"/nonexistent\" }\n".to_owned(),
+    ] {
+        let world = World::new().file(&text);
+        assert!(world.load().outcome.is_err(), "{text}");
+        let loaded = Loaded::for_command(&world.flags, &world.surroundings);
+        assert!(loaded.outcome.is_ok(), "{text}: {:?}", loaded.outcome);
+        assert!(!loaded.warnings.is_empty(), "{text}");
+    }
+    // What is written wrongly is wrong for everybody.
+    for text in ["master_key = \"short\"\n", "store.url = \"redis:\"\n", "nonsense = 1\n"] {
+        let world = World::new().file(text);
+        let loaded = Loaded::for_command(&world.flags, &world.surroundings);
+        assert!(loaded.outcome.is_err(), "{text}");
     }
 }
