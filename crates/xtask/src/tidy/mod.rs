@@ -57,6 +57,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "core-purity", check: rust::core_purity },
     Rule { name: "core-dependencies", check: manifests::core_dependencies },
     Rule { name: "dependency-direction", check: manifests::direction },
+    Rule { name: "shared-versions", check: manifests::shared_versions },
     Rule { name: "lint-inheritance", check: manifests::lints_inherited },
     Rule { name: "marks", check: proofs::marks },
     Rule { name: "codes", check: proofs::codes },
