@@ -56,6 +56,11 @@ impl Browser {
         Self { cookie: Some(cookie.to_owned()), ..self.clone() }
     }
 
+    /// The same browser in front of another application of the same origin.
+    pub fn over(self, app: Router) -> Self {
+        Self { app, ..self }
+    }
+
     pub async fn send(&mut self, request: http::request::Builder, body: &str) -> Answer {
         let mut request = request;
         if let Some(cookie) = &self.cookie {

@@ -2,6 +2,7 @@
 
 mod browser;
 mod chain;
+mod choices;
 mod data;
 mod devices;
 mod faults;
