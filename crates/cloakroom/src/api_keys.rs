@@ -20,6 +20,8 @@ use crate::transact::{Decision, Loaded};
 
 /// A key's name, in characters.
 const NAME_CHARS_MAX: usize = 64;
+/// Scopes of one key, repetitions included.
+const SCOPES_MAX: usize = 16;
 /// "Last used" is written when the stored instant is older than this.
 const USE_SLACK: Duration = Duration::from_secs(60);
 /// Keys whose use waits to be written, at most.
@@ -278,8 +280,8 @@ fn check_new(new: &NewApiKey, maker: &ApiKeyIdentity) -> Result<(), Error> {
     {
         return Err(invalid("name", "must be 1 to 64 characters without control characters"));
     }
-    if new.scopes.is_empty() {
-        return Err(invalid("scopes", "must name at least one scope"));
+    if !(1..=SCOPES_MAX).contains(&new.scopes.len()) {
+        return Err(invalid("scopes", "must name 1 to 16 scopes"));
     }
     for scope in &new.scopes {
         if !SCOPES.contains(&scope.as_str()) {

@@ -324,15 +324,62 @@ impl<S: Store> Authority<S> {
         let is_named = trail.pointer.is_some_and(|pointer| pointer.sid == sid);
         let replaces = matches!(trail.end, End::Unopened { replaces: true, .. });
         let one_commit = sid.partition() == name.home && !replaces;
-        if !one_commit && !replaces && !is_named && !self.point(name, trail.version, sid).await? {
-            return Ok(Attempt::Again);
+        if !one_commit && !replaces && !is_named {
+            // Before anything leads there: whoever comes next would wait for what never opens.
+            self.check_opening(sid, put, ctx).await?;
+            if !self.point(name, trail.version, sid).await? {
+                return Ok(Attempt::Again);
+            }
         }
         let pointer = one_commit.then_some((name, trail.version));
-        let opened = self.open_handle(sid, put, pointer, ctx).await?;
+        let opened = self.open_handle(sid, put, pointer, ctx).await;
         if replaces {
             self.repoint(name, trail, sid).await;
+        } else if !one_commit {
+            match &opened {
+                // Refused by what changed since it was looked at.
+                Err(Error::Refused(_)) => self.unpoint(name, sid).await?,
+                // Whoever was refused may have taken away what this one went by.
+                Ok(_) if is_named => drop(self.point(name, Version::ZERO, sid).await),
+                Ok(_) | Err(_) => {}
+            }
         }
-        Ok(opened)
+        opened
+    }
+
+    /// Refuses what opening this session would be refused for as things stand; changes nothing.
+    async fn check_opening(&self, sid: Sid, put: &HandlePut, ctx: &Context) -> Result<(), Error> {
+        let plan = self.plan_of(sid, put);
+        let decide = |loaded: &Loaded| {
+            if let Some(subject) = &put.subject {
+                refuse_disabled(subject, loaded)?;
+            }
+            Ok(match self.decide_open(&plan, loaded, ctx)? {
+                Decision::Load(missing) => Decision::Load(missing),
+                Decision::Done(_) | Decision::Commit(..) => Decision::Done(()),
+            })
+        };
+        let wanted = self.wanted_to_open(keys_to_open(sid, put));
+        self.transact(sid.partition(), wanted, decide).await.map_err(as_conflict)?;
+        Ok(())
+    }
+
+    /// Takes back the name of a session that wasn't opened after all.
+    async fn unpoint(&self, name: Name, sid: Sid) -> Result<(), Error> {
+        let key = Key::Handle(name.hash);
+        if self.load_session(sid).await?.session(sid).is_some() {
+            return Ok(());
+        }
+        let decide = |loaded: &Loaded| {
+            if pointer_of(&key, loaded).is_none_or(|pointer| pointer.sid != sid) {
+                return Ok(Decision::Done(()));
+            }
+            let mut batch = Batch::default();
+            batch.delete(key.clone(), loaded.version(&key));
+            Ok(Decision::Commit(batch, ()))
+        };
+        self.transact(name.home, vec![key.clone()], decide).await?;
+        Ok(())
     }
 
     /// Names a session that is about to be opened. False: somebody else named one first.
@@ -369,11 +416,8 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
     ) -> Result<Attempt<HandleView>, Error> {
         let plan = self.plan_of(sid, put);
-        let mut keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
+        let mut keys = keys_to_open(sid, put);
         keys.extend(pointer.map(|(name, _)| Key::Handle(name.hash)));
-        if let Some(subject) = &put.subject {
-            keys.extend([Key::Subject(subject.clone()), Key::Index(subject.clone())]);
-        }
         let mut began = false;
         let decide = |loaded: &Loaded| {
             if let Some(subject) = &put.subject {
@@ -450,10 +494,9 @@ impl<S: Store> Authority<S> {
     ) -> Result<Attempt<HandleView>, Error> {
         let Some(subject) = &put.subject else { return Ok(Attempt::Again) };
         let home = self.partition_of(subject);
-        // Before anything ends: nobody loses a session for one that can't be opened.
-        let known = self.load(home, &[Key::Subject(subject.clone())]).await?;
-        refuse_disabled(subject, &known)?;
         let new = Sid::new(self.now(), home, draw(&*self.entropy));
+        // Before anything ends: nobody loses a session for one that can't be opened.
+        self.check_opening(new, put, ctx).await?;
         let keys = vec![Key::Partition, Key::Session(old), Key::Data(old)];
         let decide = |loaded: &Loaded| {
             let session = loaded.session(old).ok_or(Refusal::NotFound)?;
@@ -644,6 +687,15 @@ fn put_pointer(batch: &mut Batch, name: Name, sid: Sid, loaded: &Loaded, look_at
     let at = same.map_or(loaded.now, |pointer| pointer.at);
     let record = Record::Handle(HandlePointer { sid, at });
     batch.put(key, version, record, Review::At(look_at));
+}
+
+/// What opening a session is decided by, its pointer apart.
+fn keys_to_open(sid: Sid, put: &HandlePut) -> Vec<Key> {
+    let mut keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
+    if let Some(subject) = &put.subject {
+        keys.extend([Key::Subject(subject.clone()), Key::Index(subject.clone())]);
+    }
+    keys
 }
 
 /// Whether the pointer is as it was seen, or this request's own.

@@ -63,7 +63,7 @@ mod tests {
         for (given, kept) in [
             (format!("tool/1 ({opaque}; x) ok"), "tool/1 ([credential]  x) ok"),
             (format!("Bearer {token}"), "Bearer [credential] "),
-            (format!("{}/2 ok", "Ab1-_".repeat(13)), "[credential] /2 ok"),
+            (format!("{}/2 ok", "Ab1-_".repeat(13)), "[credential] 2 ok"),
             (format!("csrf.{};", "aB".repeat(32)), "[credential] "),
             (format!("my-ckp_{};x", "a".repeat(43)), "[credential] x"),
             (format!("x-{token}"), "[credential] "),

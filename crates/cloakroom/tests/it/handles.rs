@@ -6,10 +6,10 @@ use cloakroom::core::event::EventKind;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{EndReason, Object};
 use cloakroom::core::types::{Sid, Subject};
-use cloakroom::{Handle, HandlePut, IfMatch};
+use cloakroom::{Handle, HandlePut, IfMatch, OnLimit, Settings};
 use serde_json::json;
 
-use crate::world::{DAY, HOUR, World, ada, ctx, ended, refusal, together};
+use crate::world::{DAY, HOUR, World, ada, ctx, ended, refusal, settings, together};
 
 /// The SHA-256 of some id, in base64url.
 const HANDLE: &str = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU";
@@ -216,4 +216,69 @@ async fn a_condition_on_what_was_only_begun_fails_at_once() {
     let condition = IfMatch::Version(etag);
     let refused = world.authority.put_handle(&handle(), other, condition, &ctx()).await;
     assert_eq!(refusal(refused), Refusal::PreconditionFailed);
+}
+
+#[tokio::test]
+async fn after_a_refused_put_the_next_one_is_answered_at_once() {
+    let limited = Settings { max_per_subject: 1, on_limit: OnLimit::Refuse, ..settings() };
+    let world = World::with(limited).await;
+    let disabled = cloakroom::SubjectPatch { claims: None, disabled: Some(true) };
+    // Many subjects and handles, so that most pairs live in two partitions.
+    for number in 10..22 {
+        let subject = Subject::parse(&format!("usr_{number}")).expect("a subject");
+        if number % 2 == 0 {
+            world.authority.patch_subject(&subject, disabled.clone(), &ctx()).await.expect("done");
+        } else {
+            let other = Handle::parse(&HANDLE.replace("47D", &format!("{number}X"))).expect("one");
+            let put = put(Some(subject.clone()), json!({}));
+            world.authority.put_handle(&other, put, IfMatch::Any, &ctx()).await.expect("the first");
+        }
+        let handle = Handle::parse(&HANDLE.replace("47D", &format!("{number}D"))).expect("one");
+        let wanted = put(Some(subject.clone()), json!({}));
+        let refused =
+            world.authority.put_handle(&handle, wanted.clone(), IfMatch::Any, &ctx()).await;
+        assert!(matches!(refusal(refused), Refusal::Conflict(_) | Refusal::TooManySessions));
+        assert_eq!(refusal(world.authority.handle(&handle).await), Refusal::NotFound);
+        let before = world.authority.now();
+        let anonymous = put(None, json!({"n": number}));
+        let stored = world.authority.put_handle(&handle, anonymous, IfMatch::Any, &ctx()).await;
+        let stored = stored.expect("stored");
+        assert!(stored.is_new && world.authority.now() == before, "it waited");
+        // Nor does a sign-in that is refused cost the session that there is.
+        let refused = world.authority.put_handle(&handle, wanted, IfMatch::Any, &ctx()).await;
+        assert!(matches!(refusal(refused), Refusal::Conflict(_) | Refusal::TooManySessions));
+        let kept = world.authority.handle(&handle).await.expect("there");
+        assert_eq!(kept.session.session.sid, stored.session.session.sid);
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_by_a_change_meanwhile_leaves_nothing_to_wait_for() {
+    let world = World::new().await;
+    for number in 10..40 {
+        let authority = Arc::clone(&world.authority);
+        let subject = Subject::parse(&format!("usr_{number}")).expect("a subject");
+        let handle = Handle::parse(&HANDLE.replace("47D", &format!("{number}D"))).expect("one");
+        together(3, move |task| {
+            let (authority, subject) = (Arc::clone(&authority), subject.clone());
+            async move {
+                if task == 0 {
+                    let disabled = cloakroom::SubjectPatch { claims: None, disabled: Some(true) };
+                    authority.patch_subject(&subject, disabled, &ctx()).await.expect("disabled");
+                    return;
+                }
+                let wanted = put(Some(subject), json!({}));
+                // Stored and ended, or refused.
+                drop(authority.put_handle(&handle, wanted, IfMatch::Any, &ctx()).await);
+            }
+        })
+        .await;
+        let before = world.authority.now();
+        let next = put(None, json!({}));
+        match world.authority.put_handle(&handle, next, IfMatch::Any, &ctx()).await {
+            Ok(_) => {}
+            late => assert_eq!(ended(late), EndReason::UserDisabled),
+        }
+        assert_eq!(world.authority.now(), before, "it waited");
+    }
 }
