@@ -15,6 +15,7 @@ use cloakroom_core::limits::LIFETIME_MAX;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, EndReason, Object};
 use cloakroom_core::token::Looks;
+use cloakroom_core::token::access::{self, AccessClaims};
 use cloakroom_core::token::opaque::{OpaqueKind, TEXT_CHARS};
 use cloakroom_core::types::{Secret, Sid, Subject, Timestamp};
 use quick_cache::sync::Cache;
@@ -31,6 +32,8 @@ use crate::wire::{self, Kept};
 
 /// Sessions that are kept.
 const KEPT: usize = 50_000;
+/// Access tokens that are kept: their signatures needn't be checked again.
+const TOKENS_KEPT: usize = 10_000;
 /// A session's view is asked for anew after this long.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(60);
 /// A key that was found good is taken for good so long.
@@ -76,9 +79,18 @@ pub(crate) struct Inner {
     pub(crate) asker: Asker,
     verifier: Mutex<Verifier>,
     views: Cache<[u8; 32], Arc<View>>,
+    genuine: Cache<[u8; 32], Arc<Genuine>>,
     pub(crate) touches: Touches,
     key_good_until: Mutex<Duration>,
     random: SystemRandom,
+}
+
+/// An access token whose signature and contents were found good. Whether it still counts is judged
+/// at each use.
+struct Genuine {
+    claims: AccessClaims,
+    kid: String,
+    pass: Arc<Pass>,
 }
 
 /// A session as it was read.
@@ -125,6 +137,7 @@ impl Remote {
             asker,
             verifier: Mutex::new(verifier),
             views: Cache::new(KEPT),
+            genuine: Cache::new(TOKENS_KEPT),
             touches: Touches::default(),
             key_good_until: Mutex::new(Duration::ZERO),
             random: SystemRandom::new(),
@@ -235,6 +248,20 @@ impl Inner {
             Looks::Unknown => return Err(Refusal::TokenInvalid.into()),
             Looks::Jwt => {}
         }
+        let digest = digest_of(token);
+        if let Some(known) = self.genuine.get(&digest) {
+            let moment = self.moment();
+            let judged = self.verifier().judge_again(&known.claims, &known.kid, moment);
+            match judged {
+                Ok(()) => {
+                    self.touches.note(known.claims.sid, SLACK_MAX, moment.steady);
+                    return Ok(Arc::clone(&known.pass));
+                }
+                Err(Verdict::Refused(refusal)) => return Err(refusal.into()),
+                // Looked at as if for the first time.
+                Err(Verdict::Ask | Verdict::FetchKeys | Verdict::Live(_)) => {}
+            }
+        }
         let mut verdict = self.judge(token);
         if verdict == Verdict::FetchKeys {
             // Whether it worked or not: the second verdict takes what is there.
@@ -245,7 +272,12 @@ impl Inner {
             Verdict::Live(claims) => {
                 // The token doesn't say when its session idles out.
                 self.touches.note(claims.sid, SLACK_MAX, self.asker.steady());
-                Ok(Arc::new(wire::pass_of(*claims)))
+                let pass = Arc::new(wire::pass_of((*claims).clone()));
+                if let Some(kid) = access::named_key(token) {
+                    let genuine = Genuine { claims: *claims, kid, pass: Arc::clone(&pass) };
+                    self.genuine.insert(digest, Arc::new(genuine));
+                }
+                Ok(pass)
             }
             Verdict::Refused(refusal) => Err(refusal.into()),
             Verdict::Ask | Verdict::FetchKeys => {

@@ -241,13 +241,38 @@ impl Verifier {
             Ok(_) if access::named_key(token).is_some_and(|kid| self.is_revoked(&kid)) => {
                 Verdict::Refused(Refusal::TokenInvalid)
             }
-            Ok(claims) => self.standing(claims, now),
+            Ok(claims) => match self.standing(&claims, now) {
+                Ok(()) => Verdict::Live(Box::new(claims)),
+                Err(verdict) => verdict,
+            },
             Err(TokenRefusal::Expired(_)) => Verdict::Refused(Refusal::TokenExpired),
             Err(TokenRefusal::WrongType) => Verdict::Refused(Refusal::TokenWrongType),
             Err(TokenRefusal::Invalid | TokenRefusal::KeyRevoked) => {
                 Verdict::Refused(Refusal::TokenInvalid)
             }
         }
+    }
+
+    /// What becomes at `now` of a token whose signature and contents were found good before, by
+    /// the key `kid`: the same as of one that is looked at for the first time, but for the
+    /// cryptography.
+    pub fn judge_again(
+        &self,
+        claims: &AccessClaims,
+        kid: &str,
+        now: Moment,
+    ) -> Result<(), Verdict> {
+        let has_key = self.ring.as_ref().is_some_and(|ring| ring.has(kid));
+        if !self.is_fresh(now) || !has_key {
+            return Err(Verdict::Ask);
+        }
+        if self.is_revoked(kid) {
+            return Err(Verdict::Refused(Refusal::TokenInvalid));
+        }
+        if now.wall >= claims.expires_at.plus(TOKEN_LEEWAY) {
+            return Err(Verdict::Refused(Refusal::TokenExpired));
+        }
+        self.standing(claims, now)
     }
 
     /// Whether a session that was read counts still, and if not, that it is over or has changed.
@@ -280,33 +305,35 @@ impl Verifier {
         }
     }
 
-    fn standing(&self, claims: AccessClaims, now: Moment) -> Verdict {
+    /// Whether a genuine token's session lives, and the token counts for it; else what becomes of
+    /// it.
+    fn standing(&self, claims: &AccessClaims, now: Moment) -> Result<(), Verdict> {
         if let Some((reason, _)) = self.ended.get(&claims.sid) {
-            return Verdict::Refused(Refusal::SessionEnded(*reason));
+            return Err(Verdict::Refused(Refusal::SessionEnded(*reason)));
         }
         if self.denied.contains_key(&claims.jti) {
-            return Verdict::Refused(Refusal::TokenInvalid);
+            return Err(Verdict::Refused(Refusal::TokenInvalid));
         }
         let stepped_up = self.stepped_up.get(&claims.sid);
         if stepped_up.is_some_and(|at| claims.auth_time.as_secs() < at.as_secs()) {
-            return Verdict::Refused(Refusal::TokenInvalid);
+            return Err(Verdict::Refused(Refusal::TokenInvalid));
         }
         if self.all.is_some_and(|at| claims.issued_at <= at.plus(TOKEN_LEEWAY)) {
             // Perhaps of a session that was opened just after: the authority knows.
-            return Verdict::Ask;
+            return Err(Verdict::Ask);
         }
         if self.raised_here.get(&claims.subject).is_some_and(|until| now.steady < *until) {
-            return Verdict::Ask;
+            return Err(Verdict::Ask);
         }
         match self.raised.get(&claims.subject) {
             Some((epoch, except)) if claims.epoch < *epoch && *except == Some(claims.sid) => {
-                Verdict::Refused(Refusal::TokenExpired)
+                Err(Verdict::Refused(Refusal::TokenExpired))
             }
             // It is over, but only the authority knows why.
-            Some((epoch, _)) if claims.epoch < *epoch => Verdict::Ask,
+            Some((epoch, _)) if claims.epoch < *epoch => Err(Verdict::Ask),
             Some(_) | None => {
                 debug_assert!(claims.expires_at.plus(TOKEN_LEEWAY) > now.wall);
-                Verdict::Live(Box::new(claims))
+                Ok(())
             }
         }
     }

@@ -81,8 +81,9 @@ pub use cloakroom_store as store;
 pub use cloakroom_tower::testing;
 #[cfg(feature = "tower")]
 pub use cloakroom_tower::{
-    Claims, CloakroomLayer, CsrfToken, CurrentUser, Error as WebError, Session, SetupError, SignIn,
-    Tokens, local_path, rate_limit, require_auth, require_claim, require_recent_auth,
+    Claims, CloakroomLayer, CsrfToken, CurrentUser, Device, Error as WebError, Peer, Session,
+    SetupError, SignIn, Tokens, local_path, rate_limit, require_auth, require_claim,
+    require_recent_auth,
 };
 
 #[cfg(all(doctest, feature = "embedded"))]

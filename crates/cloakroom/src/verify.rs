@@ -291,6 +291,15 @@ impl<S: Store> Authority<S> {
         }
     }
 
+    /// Whether a session is known to live without a read. A "no" is never taken from the cache.
+    pub(crate) fn lives_by_cache(&self, sid: Sid) -> bool {
+        self.cached_where_decisive(sid).is_some_and(|known| {
+            let Known { session, subject, partition, .. } = &known;
+            known.standing(self.now()).is_ok()
+                && self.cache.ended_lately(session, subject.as_deref(), partition).is_none()
+        })
+    }
+
     fn cached_where_decisive(&self, sid: Sid) -> Option<Known> {
         if !self.cache_decides(sid.partition()) {
             return None;

@@ -72,15 +72,15 @@ pub enum Error {
 /// What is told about a limit: the headers of draft-ietf-httpapi-ratelimit-headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RateNote {
-    pub(crate) policy: String,
-    pub(crate) state: String,
+    pub(crate) policy: HeaderValue,
+    pub(crate) state: HeaderValue,
     pub(crate) retry_after_secs: u64,
 }
 
 impl RateNote {
     pub(crate) fn write(&self, headers: &mut http::HeaderMap) {
-        headers.append(RATE_LIMIT_POLICY, header_value(&self.policy));
-        headers.append(RATE_LIMIT, header_value(&self.state));
+        headers.append(RATE_LIMIT_POLICY, self.policy.clone());
+        headers.append(RATE_LIMIT, self.state.clone());
     }
 }
 

@@ -125,7 +125,20 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Claims<T> {
     }
 }
 
-/// A fresh CSRF token; see [`Session::csrf_token`].
+/// A fresh CSRF token, for a form's hidden field or for a script; see [`Session::csrf_token`].
+///
+/// ```
+/// use axum::response::Html;
+/// use cloakroom_tower::CsrfToken;
+///
+/// async fn form(CsrfToken(token): CsrfToken) -> Html<String> {
+///     Html(format!(
+///         r#"<form method="post" action="/sign-out">
+///            <input type="hidden" name="csrf_token" value="{token}"><button>Sign out</button>
+///            </form>"#
+///     ))
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CsrfToken(pub String);
 

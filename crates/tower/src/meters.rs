@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use cloakroom_core::rate::{Admission, Quota, whole_seconds};
 use cloakroom_core::types::{Sid, Timestamp};
+use http::HeaderValue;
 
-use crate::error::{Error, RateNote};
+use crate::error::{Error, RateNote, header_value};
 
 /// Locks among which the sessions are spread.
 const SHARDS: usize = 16;
@@ -16,13 +17,16 @@ const SHARD_SESSIONS_MAX: usize = 4096;
 /// The state of a quota for each session.
 pub(crate) struct Meters {
     name: &'static str,
+    /// The header that tells of the quota, the same in every answer.
+    policy: HeaderValue,
     quota: Quota,
     shards: [Mutex<BTreeMap<Sid, u64>>; SHARDS],
 }
 
 impl Meters {
     pub(crate) fn new(name: &'static str, quota: Quota) -> Self {
-        Self { name, quota, shards: Default::default() }
+        let policy = header_value(&quota.policy_header(name));
+        Self { name, policy, quota, shards: Default::default() }
     }
 
     /// Counts one request, and says what there is to tell about it.
@@ -42,8 +46,8 @@ impl Meters {
         };
         drop(states);
         let note = RateNote {
-            policy: self.quota.policy_header(self.name),
-            state: admission.header(self.name),
+            policy: self.policy.clone(),
+            state: header_value(&admission.header(self.name)),
             retry_after_secs,
         };
         match admission {

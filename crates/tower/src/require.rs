@@ -23,24 +23,88 @@ use crate::service::ResponseBody;
 use crate::visit::Visit;
 
 /// Lets only signed-in users in.
+///
+/// ```
+/// use axum::{Router, body::Body, http::Request, routing::get};
+/// use cloakroom_tower::{require_auth, testing};
+/// use tower::ServiceExt as _;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let app: Router = Router::new()
+///     .route("/account", get(async || "yours").layer(require_auth()))
+///     .layer(testing::layer());
+/// let ask = async |request: axum::http::request::Builder| {
+///     let request = request.body(Body::empty()).unwrap();
+///     app.clone().oneshot(request).await.unwrap().status().as_u16()
+/// };
+/// assert_eq!(ask(Request::get("/account")).await, 401);
+/// assert_eq!(ask(testing::signed_in("ada").get("/account")).await, 200);
+/// # });
+/// ```
 pub fn require_auth() -> Require {
     Require::default()
 }
 
 /// Lets only users in whose session has this claim with this value, or with an array that holds it:
 /// 403 `insufficient_claims` else.
+///
+/// ```
+/// use axum::{Router, body::Body, routing::get};
+/// use cloakroom_tower::{require_claim, testing};
+/// use tower::ServiceExt as _;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let app: Router = Router::new()
+///     .route("/admin", get(async || "welcome").layer(require_claim("role", "admin")))
+///     .layer(testing::layer());
+/// let ask = async |user: testing::TestRequest| {
+///     let request = user.get("/admin").body(Body::empty()).unwrap();
+///     app.clone().oneshot(request).await.unwrap().status().as_u16()
+/// };
+/// assert_eq!(ask(testing::signed_in("ada").claim("role", "admin")).await, 200);
+/// assert_eq!(ask(testing::signed_in("bob").claim("role", "user")).await, 403);
+/// # });
+/// ```
 pub fn require_claim(claim: &str, value: &str) -> Require {
     Require::default().claim(claim, value)
 }
 
 /// Lets only users in who proved who they are within this time: 401 `reauthentication_required`
 /// else. Signing in again does.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use axum::{Router, routing::post};
+/// use cloakroom_tower::require_recent_auth;
+///
+/// let lately = require_recent_auth(Duration::from_secs(300));
+/// let app: Router = Router::new().route("/wipe", post(async || "gone").layer(lately));
+/// ```
 pub fn require_recent_auth(max_age: Duration) -> Require {
     Require::default().recent_auth(max_age)
 }
 
 /// Lets each session in so often in this process: 429 `rate_limited` beyond. Requests without a
 /// session go on uncounted; put [`require_auth`] outside where there must be none.
+///
+/// ```
+/// use axum::{Router, body::Body, routing::get};
+/// use cloakroom_tower::core::rate::Quota;
+/// use cloakroom_tower::{rate_limit, require_auth, testing};
+/// use tower::ServiceExt as _;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let five = "5/1m".parse::<Quota>().unwrap();
+/// let app: Router = Router::new()
+///     .route("/search", get(async || "found").layer((require_auth(), rate_limit("search", five))))
+///     .layer(testing::layer());
+/// for expected in [200, 200, 200, 200, 200, 429] {
+///     let request = testing::signed_in("ada").get("/search").body(Body::empty()).unwrap();
+///     assert_eq!(app.clone().oneshot(request).await.unwrap().status(), expected);
+/// }
+/// # });
+/// ```
 pub fn rate_limit(name: &'static str, quota: Quota) -> RateLimit {
     RateLimit { meters: Arc::new(Meters::new(name, quota)) }
 }

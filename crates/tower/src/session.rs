@@ -281,10 +281,11 @@ impl Session {
     ///
     /// ```
     /// use axum::extract::Path;
-    /// use cloakroom_tower::{Error, Session, core::types::Sid};
+    /// use cloakroom_tower::core::{refusal::Refusal, types::Sid};
+    /// use cloakroom_tower::{Error, Session};
     ///
     /// async fn end(session: Session, Path(sid): Path<String>) -> Result<&'static str, Error> {
-    ///     let sid: Sid = sid.parse().map_err(|_| cloakroom_tower::core::refusal::Refusal::NotFound)?;
+    ///     let sid: Sid = sid.parse().map_err(|_| Refusal::NotFound)?;
     ///     session.sign_out_device(sid).await?;
     ///     Ok("signed out there")
     /// }

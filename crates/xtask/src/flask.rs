@@ -62,8 +62,8 @@ pub fn step() -> io::Result<Outcome> {
     // The oldest Python that the wheel allows, where this machine has it.
     let old =
         if tools::has(OLD_PYTHON, &["-m", "venv", "--help"]) { OLD_PYTHON } else { "python3" };
-    let environments = environment("flask-newest", "python3", &NEWEST)
-        .and_then(|newest| Ok((newest, environment("flask-oldest", old, &OLDEST)?)));
+    let environments =
+        newest().and_then(|newest| Ok((newest, environment("flask-oldest", old, &OLDEST)?)));
     let (newest, oldest) = match environments {
         Ok(both) => both,
         Err(fault) => return Ok(Outcome::Skipped(fault.to_string())),
@@ -81,6 +81,11 @@ pub fn step() -> io::Result<Outcome> {
     tallies.push(tests(&oldest, &wheel, &left_out)?);
     tallies.push(application(&newest)?);
     Ok(Outcome::Counted(tallies.into_iter().sum()))
+}
+
+/// The environment of the newest releases, with the libraries that people come from.
+pub fn newest() -> io::Result<PathBuf> {
+    environment("flask-newest", "python3", &NEWEST)
 }
 
 /// A virtual environment with `packages`, made when missing.

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod axum;
+pub mod backends;
 pub mod contract;
 pub mod dist;
 pub mod express;

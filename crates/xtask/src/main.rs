@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Args, Parser, Subcommand};
+use xtask::backends;
 use xtask::contract;
 use xtask::dist;
 use xtask::gate::{self, cargo};
@@ -58,7 +59,8 @@ struct Test {
 
 #[derive(Args)]
 struct Bench {
-    /// Only these benchmarks; all when none is named.
+    /// Only these benchmarks, such as `http/`, `stores/` or `backends/express`; all when none is
+    /// named.
     names: Vec<String>,
     /// Machine-readable output.
     #[arg(long)]
@@ -151,10 +153,21 @@ fn test(options: &Test) -> io::Result<bool> {
 
 fn bench(options: &Bench) -> io::Result<bool> {
     servers::install_for_benchmarks();
-    let mut run =
-        cargo(&["run", "--release", "-p", "cloakroom-bench", "--bin", "cloakroom-bench", "--"]);
-    run.args(&options.names).args(options.json.then_some("--json"));
-    shown(&mut run)
+    let of_backends = |name: &&String| name.starts_with(backends::PREFIX);
+    let (backends, others): (Vec<&String>, Vec<&String>) =
+        options.names.iter().partition(of_backends);
+    let all = options.names.is_empty();
+    let mut good = true;
+    if all || !others.is_empty() {
+        let mut run =
+            cargo(&["run", "--release", "-p", "cloakroom-bench", "--bin", "cloakroom-bench", "--"]);
+        good &= shown(run.args(others).args(options.json.then_some("--json")))?;
+    }
+    if all || !backends.is_empty() {
+        let mut run = backends::command()?;
+        good &= shown(run.args(backends).args(options.json.then_some("--json")))?;
+    }
+    Ok(good)
 }
 
 fn simulate(options: &Simulate) -> io::Result<bool> {

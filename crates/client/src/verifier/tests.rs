@@ -1,5 +1,7 @@
 //! A stream by hand, a clock by hand, tokens signed here.
 
+use std::cell::RefCell;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cloakroom_core::keys::{Algorithm, SigningKey};
@@ -16,6 +18,8 @@ struct World {
     verifier: Verifier,
     key: SigningKey,
     now: Moment,
+    /// Tokens that were live, with what is kept of them.
+    genuine: RefCell<BTreeMap<String, (AccessClaims, String)>>,
 }
 
 fn key_set(keys: &[&SigningKey]) -> Value {
@@ -55,7 +59,8 @@ impl World {
         let foreign = ["upstream".to_owned()];
         let verifier = Verifier::new("https://id.example", &audiences, &foreign, 2 * SECOND);
         let now = Moment { wall: START, steady: 100 * SECOND };
-        let mut world = Self { verifier, key: signing_key(1), now };
+        let genuine = RefCell::default();
+        let mut world = Self { verifier, key: signing_key(1), now, genuine };
         let set = key_set(&[&world.key]);
         world.verifier.take_keys(&set, world.now).expect("a key set");
         world.snapshot(json!({}));
@@ -110,8 +115,25 @@ impl World {
         issue(&self.key, claims, &ExtraClaims::default()).expect("a token")
     }
 
+    /// What becomes of a token; and of one that was live before it must be the same when only what
+    /// may have changed is looked at.
     fn judge(&self, token: &str) -> Verdict {
-        self.verifier.judge(token, self.now)
+        let verdict = self.verifier.judge(token, self.now);
+        if let Some((claims, kid)) = self.genuine.borrow().get(token) {
+            match (self.verifier.judge_again(claims, kid, self.now), &verdict) {
+                (Ok(()), Verdict::Live(_))
+                | (Err(Verdict::Ask), Verdict::Ask | Verdict::FetchKeys) => {}
+                // A key that isn't known any more: the token is looked at anew.
+                (Err(Verdict::Ask), Verdict::Refused(Refusal::TokenInvalid)) => {}
+                (Err(again), first) => assert_eq!(again, *first),
+                (Ok(()), refused) => panic!("live the second time, the first {refused:?}"),
+            }
+        }
+        if let Verdict::Live(claims) = &verdict {
+            let kid = access::named_key(token).expect("a key's name");
+            self.genuine.borrow_mut().insert(token.to_owned(), ((**claims).clone(), kid));
+        }
+        verdict
     }
 
     fn verdict(&self) -> Verdict {

@@ -7,8 +7,8 @@ use crate::tree::Tree;
 
 /// Which crates of the workspace each crate may use, outside its tests.
 ///
-/// `sim`, `bench`, `backends`, `live` and `xtask` are the project's own tools and may use what they like; a
-/// crate that is missing here is refused, so that a new one gets its place on purpose.
+/// `sim`, `bench`, `backends`, `live` and `xtask` are the project's own tools and may use what they
+/// like; a crate that is missing here is refused, so that a new one gets its place on purpose.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("store", &["core"]),
