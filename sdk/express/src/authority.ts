@@ -1,4 +1,5 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
+import { SEEN_SECONDS } from './cookies.js';
 import { CloakroomError, refusals } from './errors.js';
 import { Feed } from './feed.js';
 import { Bounded } from './lru.js';
@@ -20,6 +21,8 @@ export interface SessionView {
   delivery: 'cookie' | 'bearer' | 'split';
   claims: Record<string, unknown>;
   client: Record<string, string | null>;
+  /** Who acts as the subject, where somebody does. */
+  actor?: string | null;
   csrf_key: string;
   ended: { at: string; reason: string } | null;
 }
@@ -94,6 +97,10 @@ const TOUCH_SHARE = 20;
 const TOUCH_SLACK_MAX = 30_000;
 /** Attempts to change data under a version that others change too. */
 const ATTEMPTS = 20;
+/** A version is the millisecond at which it was written, and these bits more for a burst. */
+const VERSION_SHIFT = 16n;
+/** How far a browser's clock of cookies and ours may be apart, in milliseconds. */
+const SEEN_LEEWAY = 2_000;
 /** Heartbeats come every 500 ms; for the first one `ready` waits no longer than this. */
 const FIRST_HEARTBEAT = 1_500;
 const EVERYTHING = '*';
@@ -123,7 +130,8 @@ export class Authority {
     this.feed = new Feed(this.transport, options.logger, {
       session: (sid) => this.forget(sid),
       subject: (subject) => this.#forgetSubject(subject),
-      key: (_kid, state) => this.tokens.keyChanged(state),
+      key: (kid, state) => this.tokens.keyChanged(kid, state),
+      keysUnknown: () => this.tokens.forgetKeys(),
       all: () => this.#forgetAll(),
     });
     this.tokens = new TokenVerifier(this.transport, this.feed, options.audience);
@@ -147,12 +155,13 @@ export class Authority {
 
   /** Whether endings are known here as soon as they are promised to be. */
   get isFresh(): boolean {
-    return this.feed.staleness() < this.#options.maxStaleness;
+    return this.feed.isFresh(this.#options.maxStaleness);
   }
 
   /** The live session of a session cookie. Throws its refusal, or that nobody knows. */
-  async lookup(token: string, atLeast?: bigint): Promise<Known> {
+  async lookup(token: string, seen?: bigint): Promise<Known> {
     const digest = digestOf(token);
+    const atLeast = this.#isPlausible(seen) ? seen : undefined;
     const look = () => this.#lookup(digest, () => this.#fetchByToken(digest, token), atLeast);
     const known = await look();
     // A flight that others had begun may bring what was before the browser's last answer.
@@ -222,7 +231,10 @@ export class Authority {
 
   /** Opens a session. */
   async open(body: Record<string, unknown>): Promise<Opened> {
-    const { json } = await this.#asKeyHolder({ method: 'POST', path: '/admin/v1/sessions', body });
+    // A visitor's successor is told to nobody but this call, which may have to be sent twice.
+    const isVisitors = body['subject'] === null && body['replaces'] !== undefined;
+    const headers: Record<string, string> = isVisitors ? { 'idempotency-key': randomUUID() } : {};
+    const { json } = await this.#asKeyHolder({ method: 'POST', path: '/admin/v1/sessions', body, headers });
     return json;
   }
 
@@ -311,6 +323,16 @@ export class Authority {
     this.#views.clear();
     this.#digests.clear();
     this.#subjects.clear();
+  }
+
+  /**
+   * Whether a browser can have seen this version just now. The cookie that says so is anybody's
+   * to set, and a version that never comes would make every request ask.
+   */
+  #isPlausible(seen: bigint | undefined): boolean {
+    if (seen === undefined) return false;
+    const age = this.feed.now() - Number(seen >> VERSION_SHIFT);
+    return age > -SEEN_LEEWAY && age < SEEN_SECONDS * 1000 + SEEN_LEEWAY;
   }
 
   #isCurrent(cached: Cached): boolean {

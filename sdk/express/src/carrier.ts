@@ -17,6 +17,8 @@ export interface Auth {
   authTime: Date;
   amr: string[];
   acr: string;
+  /** Who acts as the user, where somebody does: an impersonation. */
+  actor?: string | undefined;
   via: 'cookie' | 'bearer';
 }
 
@@ -50,6 +52,17 @@ export interface Grant {
   subject: string | null;
   claims?: Record<string, unknown> | undefined;
   [member: string]: unknown;
+}
+
+/** How a session is opened. */
+interface Opening {
+  /** All that it is to remember. */
+  data: Data;
+  /** Whether the authority takes the former one's data along, and is told the changes only. */
+  carried: boolean;
+  /** Seconds that the cookie outlives the browser. */
+  maxAge: number | undefined;
+  label?: string | undefined;
 }
 
 /** One request's session, from the credential to the answer. */
@@ -144,17 +157,37 @@ export class Carrier {
   login(grant: Grant, maxAge: number | undefined, label?: string): Promise<Opened> {
     return this.#queued(async () => {
       Object.assign(this.#session, grant['data']);
-      const data = dataOf(this.#session);
+      const data = this.#dataFor(grant.subject);
       // What other requests have put into the old session meanwhile comes along, unless a key was
-      // removed here, which would come along too.
+      // removed here, which would come along too, or it is somebody else's.
       const removed = Object.keys(this.#baseline).some((key) => !(key in data));
-      const carried = this.#token !== undefined && !removed;
-      const changed = Object.entries(data).filter(([key, value]) => !isEqual(value, this.#baseline[key]));
-      const body = { ...grant, data: carried ? Object.fromEntries(changed) : data };
-      const opened = await this.#openWith(body, carried, maxAge, label);
+      const carried = this.#token !== undefined && !removed && !this.#isOthers(grant.subject);
+      const body = { ...grant, data: carried ? this.#changes() : data };
+      const opened = await this.#openWith(body, { data, carried, maxAge, label });
       this.#baseline = data;
+      if (!isEqual(dataOf(this.#session), data)) fill(this.#session, data);
       return opened;
     });
+  }
+
+  /**
+   * What a new session of this subject remembers: a visitor's data is the user's from then on,
+   * and that of whoever was signed in before is nobody else's.
+   */
+  #dataFor(subject: string | null): Data {
+    return this.#isOthers(subject) ? this.#changes() : dataOf(this.#session);
+  }
+
+  /** Whether the present session is a user's, and not this one's. */
+  #isOthers(subject: string | null): boolean {
+    const former = this.#view?.subject ?? null;
+    return former !== null && former !== subject;
+  }
+
+  /** The keys that this request has set. */
+  #changes(): Data {
+    const data = Object.entries(dataOf(this.#session));
+    return Object.fromEntries(data.filter(([key, value]) => !isEqual(value, this.#baseline[key])));
   }
 
   /** A session beside the request's own, for a program that gets tokens. */
@@ -228,30 +261,28 @@ export class Carrier {
     return subject !== undefined && subject !== null && String(subject) !== this.#view.subject;
   }
 
-  async #open(data: Data): Promise<void> {
+  async #open(all: Data): Promise<void> {
     if (this.res.headersSent) {
       this.shared.logger.warn(
         'cloakroom: a session was begun after the answer; call `await req.session.save()` before you write',
       );
       return;
     }
-    const subject = this.shared.subject?.(data) ?? null;
-    const claims = subject === null ? undefined : this.shared.claims?.(data);
+    const found = this.shared.subject?.(all) ?? null;
+    const subject = found === null ? null : String(found);
+    const claims = subject === null ? undefined : this.shared.claims?.(all);
+    const data = this.#dataFor(subject);
     const age = this.#session.cookie.originalMaxAge;
     const maxAge = age === null ? undefined : Math.max(1, Math.round(age / 1000));
-    const grant: Grant = { subject: subject === null ? null : String(subject), data };
+    const grant: Grant = { subject, data };
     if (claims) grant.claims = claims;
     if (maxAge !== undefined) Object.assign(grant, { idle_timeout: maxAge, lifetime: maxAge });
-    await this.#openWith(grant, false, maxAge);
+    await this.#openWith(grant, { data, carried: false, maxAge });
     this.#baseline = data;
+    if (!isEqual(all, data)) fill(this.#session, data);
   }
 
-  async #openWith(
-    grant: Grant,
-    carryData: boolean,
-    maxAge: number | undefined,
-    label?: string,
-  ): Promise<Opened> {
+  async #openWith(grant: Grant, { data, carried, maxAge, label }: Opening): Promise<Opened> {
     if (this.res.headersSent) throw new TypeError('a cookie can no longer be set: the answer has begun');
     const former = this.#token ?? this.#former?.token;
     const formerSid = this.#token === undefined ? this.#former?.sid : this.sid;
@@ -259,13 +290,14 @@ export class Carrier {
     let opened: Opened;
     try {
       opened = await this.shared.backend.open(
-        former === undefined ? body : { ...body, replaces: former, carry_data: carryData },
+        former === undefined ? body : { ...body, replaces: former, carry_data: carried },
       );
     } catch (refusal) {
       // The former one was over already, or another request has replaced it: then there is nothing
-      // left to end. Not so where the sign-in itself is refused by an epoch.
-      if (former === undefined || !isEnd(refusal, true) || 'epoch' in grant) throw refusal;
-      opened = await this.shared.backend.open({ ...body, data: dataOf(this.#session) });
+      // left to end, and its successor is that request's alone. Where the sign-in itself is
+      // refused, by an epoch, it is so again.
+      if (former === undefined || !isEnd(refusal, true)) throw refusal;
+      opened = await this.shared.backend.open({ ...body, data });
     }
     if (formerSid !== undefined) this.shared.backend.noteReplaced(formerSid);
     const [line] = opened.set_cookie ?? [];
@@ -291,6 +323,7 @@ export class Carrier {
       authTime: new Date(view.auth_time),
       amr: view.amr,
       acr: view.acr,
+      actor: view.actor ?? undefined,
       via: 'cookie',
     };
     const ours: unknown = this.req.user;

@@ -7,7 +7,7 @@ const NAMES = ['__Host-session', '__Secure-session', 'session'];
 
 const SEEN = 'cloakroom-seen';
 /** Until then every process has heard of the change, or knows that it hears nothing. */
-const SEEN_SECONDS = 10;
+export const SEEN_SECONDS = 10;
 
 /** Finds, sets and clears the session cookie, as the authority is set up to name it. */
 export class SessionCookieJar {
@@ -25,18 +25,13 @@ export class SessionCookieJar {
   find(header: string | undefined, secure: boolean): FoundCookie {
     if (header === undefined) return 'none';
     const names = this.#name ? [this.#name] : secure ? NAMES.slice(0, 2) : NAMES;
+    const pairs = pairsOf(header);
     // Beside `$Version` some parsers read quotes and commas in another way (RFC 2965).
-    const isDialect = /(?:^|;)\s*\$version\s*=/i.test(header);
-    const found = new Set<string>();
-    let count = 0;
-    for (const pair of header.split(';')) {
-      const equals = pair.indexOf('=');
-      if (equals < 0 || !names.includes(pair.slice(0, equals).trim())) continue;
-      found.add(pair.slice(equals + 1).trim());
-      count += 1;
-    }
-    if (count > 1 || (count === 1 && isDialect)) return 'several';
+    const isDialect = pairs.some(([name]) => name.toLowerCase() === '$version');
+    const found = pairs.filter(([name]) => names.includes(name)).map(([, value]) => value);
     const [token] = found;
+    const isPlain = token === undefined || (found.length === 1 && !isDialect && isAscii(token));
+    if (!isPlain) return 'several';
     // Another application's cookie of the same name is nobody's session here.
     return token?.startsWith('cks_') ? { token } : 'none';
   }
@@ -63,8 +58,8 @@ export class SessionCookieJar {
 
   /** The version of the session's data that the browser has seen written. */
   seen(header: string | undefined): bigint | undefined {
-    const match = new RegExp(`(?:^|;)\\s*${SEEN}=(\\d{1,20})\\s*(?:;|$)`).exec(header ?? '');
-    return match ? BigInt(match[1] ?? 0) : undefined;
+    const pair = pairsOf(header ?? '').find(([name, value]) => name === SEEN && /^\d{1,20}$/.test(value));
+    return pair && BigInt(pair[1]);
   }
 
   /** Lets the next request tell it. Its process asks anew if what it has is older. */
@@ -81,6 +76,22 @@ export class SessionCookieJar {
     const secure = name.startsWith('__') ? ' Secure;' : '';
     return this.#attributes ?? `${secure} HttpOnly; SameSite=Lax; Path=/`;
   }
+}
+
+/**
+ * The pairs of a `Cookie` header. Only blanks after a semicolon are no part of a name: browsers
+ * guard `__Host-`, and not what some reader would make it of.
+ */
+function pairsOf(header: string): [name: string, value: string][] {
+  return header.split(';').flatMap((part): [string, string][] => {
+    const pair = part.replace(/^[ \t]+/, '');
+    const equals = pair.indexOf('=');
+    return equals < 0 ? [] : [[pair.slice(0, equals), pair.slice(equals + 1)]];
+  });
+}
+
+function isAscii(text: string): boolean {
+  return /^[\0-\x7f]*$/.test(text);
 }
 
 /** One line for each cookie: the last one said counts. */

@@ -30,6 +30,8 @@ export interface FeedListener {
   subject(subject: string): void;
   /** A signing key came, went, or was revoked. */
   key(kid: string, state: string): void;
+  /** Keys may have come and gone that nobody told of. */
+  keysUnknown(): void;
   /** Drop everything. */
   all(): void;
 }
@@ -99,6 +101,18 @@ export class Feed {
   /** Milliseconds since the feed is known to have been complete. */
   staleness(): number {
     return Math.max(Date.now() - this.#provenAt, performance.now() - this.#heardAt);
+  }
+
+  /** Whether endings are known here as soon as they must be, and the clocks agree. */
+  isFresh(stalenessMax: number): boolean {
+    // By a clock that is behind, what has run out long ago would still be good.
+    const behind = this.#provenAt - Date.now();
+    return this.staleness() < stalenessMax && behind <= CLOCK_WARNING;
+  }
+
+  /** The authority's time, as far as it is known here: milliseconds since 1970. */
+  now(): number {
+    return Math.max(Date.now(), this.#provenAt);
   }
 
   /** Why the session is over, if it is. */
@@ -181,13 +195,15 @@ export class Feed {
 
   async #snapshot(): Promise<void> {
     const { json } = await this.#transport.ask({ method: 'GET', path: '/admin/v1/revocations' });
-    // What was cached before may have ended in a while that no log tells of any more.
+    // What was cached before may have ended in a while that no log tells of any more, and keys
+    // may have been revoked and removed in it.
     this.#listener.all();
+    this.#forgetKeys();
     this.told += 1;
     for (const entry of json.sessions) this.#session(entry);
     for (const entry of json.subjects) this.#subject(entry);
     for (const entry of json.tokens) this.#tokens.set(entry.jti, Date.parse(entry.until));
-    for (const entry of json.keys) this.#keys.set(entry.kid, entry.state);
+    for (const entry of json.keys) this.#key(entry);
     if (json.all) this.#all = Math.max(this.#all, Date.parse(json.all.at));
     this.#cursor = json.cursor;
   }
@@ -301,8 +317,17 @@ export class Feed {
   }
 
   #key(entry: { kid: string; state: string }): void {
-    this.#keys.set(entry.kid, entry.state);
+    // Later it is removed as well, like one that was merely retired: a revoked key stays revoked.
+    if (this.#keys.get(entry.kid) !== 'revoked') this.#keys.set(entry.kid, entry.state);
     this.#listener.key(entry.kid, entry.state);
+  }
+
+  /** What was told of keys, but for the revoked ones, is what the key set says better. */
+  #forgetKeys(): void {
+    for (const [kid, state] of this.#keys) {
+      if (state !== 'revoked') this.#keys.delete(kid);
+    }
+    this.#listener.keysUnknown();
   }
 
   #allEnded(entry: { at: string }): void {

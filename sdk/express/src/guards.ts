@@ -2,7 +2,7 @@ import type { Auth } from './carrier.js';
 import { checkCsrfToken, checkOrigin, isBrowsers, isSafe } from './csrf.js';
 import { milliseconds, type Duration } from './duration.js';
 import { CloakroomError, refusals } from './errors.js';
-import { carrierOf, deny, ownOrigin, sendProblem, settingsOf, type Handler } from './middleware.js';
+import { bearerOf, carrierOf, deny, ownOrigin, sendProblem, settingsOf, type Handler } from './middleware.js';
 import { isEqual } from './patch.js';
 import { Limiter, networkOf } from './rate.js';
 
@@ -64,8 +64,8 @@ export function csrf(options: CsrfOptions = {}): Handler {
   return (req, res, next) => {
     attempt(next, () => {
       const carrier = carrierOf(req);
-      const bearer = req.headers.authorization?.toLowerCase().startsWith('bearer');
-      if (isSafe(req.method) || bearer) return next();
+      // By the middleware's own judgement of what a bearer token is: all else came by cookie.
+      if (isSafe(req.method) || bearerOf(req.headers.authorization) !== undefined) return next();
       const why =
         checkOrigin(req, ownOrigin(req), settingsOf(req)?.allowedOrigins ?? []) ??
         tokenFault(req, carrier.csrfKey, fields);

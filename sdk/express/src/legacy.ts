@@ -47,6 +47,7 @@ export class Legacy {
       authTime: found.issuedAt === undefined ? new Date(0) : dateOf(found.issuedAt),
       amr: view.amr,
       acr: view.acr,
+      actor: view.actor ?? undefined,
     };
   }
 

@@ -6,7 +6,7 @@ import { checkOrigin, isSafe } from './csrf.js';
 import { CloakroomError, refusals } from './errors.js';
 import { milliseconds, type Duration } from './duration.js';
 import { Legacy, type LegacyVerifier } from './legacy.js';
-import { ownClaims } from './tokens.js';
+import { actorOf, ownClaims } from './tokens.js';
 import type { Logger } from './transport.js';
 
 /** What Express calls. `any`, so that the types of Express 4 and 5 both fit. */
@@ -180,11 +180,13 @@ async function accessOf(authority: Authority, token: string): Promise<Omit<Auth,
       authTime: new Date(claims.auth_time * 1000),
       amr: claims.amr,
       acr: claims.acr,
+      actor: actorOf(claims),
     };
   }
   const view = await authority.verifyByAsking(token);
   const { id: sid, subject, claims: own, auth_time, amr, acr } = view;
-  return { sid, subject: subject ?? '', claims: own, authTime: new Date(auth_time), amr, acr };
+  const actor = view.actor ?? undefined;
+  return { sid, subject: subject ?? '', claims: own, authTime: new Date(auth_time), amr, acr, actor };
 }
 
 /** Finds out whose request it is. Throws only where nobody knows. */
@@ -212,7 +214,7 @@ export function judgeBearer(text: string): void {
 }
 
 /** The token of `Authorization: Bearer`; a malformed one counts, as a bad one. */
-function bearerOf(header: string | undefined): string | undefined {
+export function bearerOf(header: string | undefined): string | undefined {
   const match = /^bearer(?: (.*))?$/i.exec(header ?? '');
   return match ? (match[1] ?? '') : undefined;
 }

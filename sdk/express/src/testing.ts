@@ -80,7 +80,8 @@ class Memory implements Backend {
     const found = this.#sessions.get(token);
     if (!found || found.view.subject === null) throw refusals.tokenInvalid();
     const { id: sid, subject, claims, auth_time, amr, acr } = found.view;
-    return { sid, subject, claims, authTime: new Date(auth_time), amr, acr };
+    const actor = found.view.actor ?? undefined;
+    return { sid, subject, claims, authTime: new Date(auth_time), amr, acr, actor };
   }
 
   async data(sid: string): Promise<Stored> {
@@ -88,12 +89,13 @@ class Memory implements Backend {
   }
 
   async open(body: Record<string, unknown>): Promise<Opened> {
-    const { subject, claims = {}, data = {}, delivery = 'cookie', replaces, carry_data: carry } = body as any;
+    const { subject, claims = {}, data = {}, delivery = 'cookie', replaces, carry_data, actor = null } = body as any;
     const former = this.#sessions.get(replaces);
     if (replaces !== undefined && !former) throw refusals.sessionEnded('replaced');
     this.#sessions.delete(replaces);
     const random = randomBytes(16).toString('base64url');
-    const about = { subject, claims, delivery };
+    const about = { subject, claims, delivery, actor };
+    const carry = carry_data && [null, subject].includes(former?.view.subject);
     if (delivery !== 'cookie') {
       const token = `e30.${random}.fake`;
       const view = this.put(token, about, data);

@@ -19,6 +19,8 @@ const GATEWAYS = 'upstream';
 const CACHED_MAX = 10_000;
 /** An unknown `kid` makes us look for new keys at most this often, in milliseconds. */
 const REFETCH_MIN = 60_000;
+/** Keys are looked at anew after this long, whatever the feed says: the key set's own `max-age`. */
+const KEYS_MAX = 300_000;
 
 /** A verified access token. */
 export interface AccessClaims extends JWTPayload {
@@ -40,9 +42,12 @@ export class TokenVerifier {
   readonly #audience: string;
   readonly #genuine = new Bounded<string, { claims: AccessClaims; kid: string }>(CACHED_MAX);
   #issuer: string | undefined;
-  #keys = new Map<string, { key: CryptoKey | Uint8Array; alg: string }>();
+  /** Invariant: no key is here that was told to be revoked or removed since it was fetched. */
+  #keys = new Map<string, Key>();
   #fetchedAt = Number.NEGATIVE_INFINITY;
   #fetching: Promise<void> | undefined;
+  /** Counts what was told of keys: an answer to a question of before is too old. */
+  #generation = 0;
 
   constructor(transport: Transport, feed: Feed, audience: string) {
     this.#transport = transport;
@@ -60,7 +65,8 @@ export class TokenVerifier {
       this.#genuine.set(digest, known);
     }
     const { claims, kid } = known;
-    if (this.#feed.keyState(kid) === 'revoked') throw refusals.tokenInvalid();
+    // At each use: what was found genuine by a key is nothing once the key is gone.
+    if (!(await this.#key(kid))) throw refusals.tokenInvalid();
     if (Date.now() / 1000 >= claims.exp + LEEWAY) {
       this.#genuine.delete(digest);
       throw refusals.tokenExpired();
@@ -72,10 +78,22 @@ export class TokenVerifier {
     throw refusals.sessionEnded(against.ended);
   }
 
-  /** A key came or went: what it signed is looked at afresh. */
-  keyChanged(state: string): void {
-    if (state === 'revoked' || state === 'removed') this.#genuine.clear();
-    else this.#fetchedAt = Number.NEGATIVE_INFINITY;
+  /** A key came or went: what it signed is looked at afresh, and the key set is too. */
+  keyChanged(kid: string, state: string): void {
+    this.#generation += 1;
+    if (isGone(state)) {
+      this.#keys.delete(kid);
+      this.#genuine.clear();
+    }
+    this.#fetchedAt = Number.NEGATIVE_INFINITY;
+  }
+
+  /** Keys may have gone in a while that no log tells of any more: none is known until fetched. */
+  forgetKeys(): void {
+    this.#generation += 1;
+    this.#keys.clear();
+    this.#genuine.clear();
+    this.#fetchedAt = Number.NEGATIVE_INFINITY;
   }
 
   async #open(token: string): Promise<{ claims: AccessClaims; kid: string } | undefined> {
@@ -117,31 +135,60 @@ export class TokenVerifier {
     }
   }
 
-  async #key(kid: string): Promise<{ key: CryptoKey | Uint8Array; alg: string } | undefined> {
+  async #key(kid: string): Promise<Key | undefined> {
+    // Whatever the key set says: a node that lags behind may still publish it.
+    if (isGone(this.#feed.keyState(kid))) return undefined;
     const known = this.#keys.get(kid);
-    if (known) return known;
-    if (performance.now() - this.#fetchedAt >= REFETCH_MIN) {
-      this.#fetching ??= this.#fetch().finally(() => (this.#fetching = undefined));
+    const age = performance.now() - this.#fetchedAt;
+    if (known) {
+      // In the meantime the feed tells which are gone.
+      if (age >= KEYS_MAX) this.#refetch().catch(() => (this.#fetchedAt = performance.now() - KEYS_MAX + REFETCH_MIN));
+      return known;
     }
-    await this.#fetching;
-    return this.#keys.get(kid);
+    if (age >= REFETCH_MIN) await this.#refetch();
+    else await this.#fetching;
+    return isGone(this.#feed.keyState(kid)) ? undefined : this.#keys.get(kid);
+  }
+
+  #refetch(): Promise<void> {
+    this.#fetching ??= this.#fetch().finally(() => (this.#fetching = undefined));
+    return this.#fetching;
   }
 
   async #fetch(): Promise<void> {
     const jose = await import('jose');
+    const generation = this.#generation;
     const [metadata, jwks] = await Promise.all([
       this.#transport.ask({ method: 'GET', path: '/.well-known/oauth-authorization-server' }),
       this.#transport.ask({ method: 'GET', path: '/.well-known/jwks.json' }),
     ]);
-    const keys = new Map<string, { key: CryptoKey | Uint8Array; alg: string }>();
+    const keys = new Map<string, Key>();
     for (const jwk of (jwks.json.keys as JWK[]).slice(0, 64)) {
       if (jwk.kid === undefined || !ALGORITHMS.includes(jwk.alg ?? '')) continue;
       keys.set(jwk.kid, { key: await jose.importJWK(jwk), alg: jwk.alg ?? '' });
     }
+    if (generation !== this.#generation) return this.#fetch();
     this.#issuer = metadata.json.issuer;
     this.#keys = keys;
     this.#fetchedAt = performance.now();
   }
+}
+
+/** A published key, and the one algorithm that it is for. */
+interface Key {
+  key: CryptoKey | Uint8Array;
+  alg: string;
+}
+
+/** Whether a key in this state signs nothing that counts. */
+function isGone(state: string | undefined): boolean {
+  return state === 'revoked' || state === 'removed';
+}
+
+/** Who acts as the token's subject (RFC 8693 section 4.1). */
+export function actorOf({ act }: JWTPayload): string | undefined {
+  const sub: unknown = (act as { sub?: unknown } | undefined)?.sub;
+  return typeof sub === 'string' ? sub : undefined;
 }
 
 /** The session's own claims: all that isn't registered. */

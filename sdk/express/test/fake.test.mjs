@@ -39,13 +39,20 @@ test('a fake refuses as the real one does', async () => {
   assert.equal((await user.post('/change', { headers: { 'x-csrf-token': token } })).status, 200);
 });
 
+test("a fake's visitor keeps what they had when they sign in", async () => {
+  const visitor = browser(application(cloakroom.testing.fake()));
+  await visitor.get('/count');
+  await visitor.get('/login/bob');
+  assert.equal((await visitor.get('/count')).body.count, 2);
+});
+
 test('a fake remembers, signs in and signs out', async () => {
   const visitor = browser(application(cloakroom.testing.fake({ subject: 'ada', data: { count: 4 } })));
   assert.equal((await visitor.get('/count')).body.count, 5);
   assert.equal((await visitor.get('/count')).body.count, 6);
   await visitor.get('/login/bob');
   assert.equal((await visitor.get('/me')).body.id, 'bob');
-  assert.equal((await visitor.get('/count')).body.count, 7);
+  assert.equal((await visitor.get('/count')).body.count, 1, "what was Ada's isn't Bob's");
   await visitor.get('/logout');
   assert.equal((await visitor.get('/me')).status, 401);
 });
