@@ -30,7 +30,8 @@ use crate::store_hold::Holdable;
 use crate::store_watch::{StoreClock, StoreWatch};
 use crate::{admin, public, settings};
 
-::pub use listen::Address;
+pub(crate) use background::Chore;
+pub use listen::Address;
 use listen::{Bound, Serving};
 pub use signals::{Signals, Told};
 use tls::Acceptor;
