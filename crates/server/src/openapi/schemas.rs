@@ -85,6 +85,7 @@ fn session_members() -> Vec<Member> {
         has("expires_at", "its end in any case", instant()),
         has("amr", "methods of the sign-in (RFC 8176)", list(text("pwd"))),
         has("acr", "strength of the sign-in", text("aal1")),
+        may("actor", "who acts on behalf of the subject", text("usr_support")),
         has("delivery", "", named("Delivery")),
         has("claims", "", named("Claims")),
         has("client", "", client),

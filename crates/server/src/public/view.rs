@@ -18,6 +18,8 @@ pub struct SessionView<'a> {
     expires_at: String,
     amr: &'a [String],
     acr: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
     delivery: &'static str,
     claims: &'a Object,
     client: ClientView<'a>,
@@ -70,6 +72,7 @@ impl<'a> SessionView<'a> {
             expires_at: rfc3339(session.expires_at),
             amr: &session.amr,
             acr: &session.acr,
+            actor: session.actor.as_deref(),
             delivery: session.delivery.as_str(),
             claims,
             client: ClientView {

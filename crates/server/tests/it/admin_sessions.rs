@@ -1,5 +1,6 @@
 //! Section 8: sessions, opened, read, changed and ended by a backend.
 
+use cloakroom_core::limits::REASON_CHARS_MAX;
 use serde_json::{Value, json};
 
 use crate::admin_world::{AdminWorld, text};
@@ -110,6 +111,12 @@ fn an_impersonated_session_says_who_acts_and_is_short() {
     let opened = world.post("/admin/v1/sessions", &body).expect(201).body;
     assert!(opened["refresh_expires_in"].as_u64().is_some_and(|secs| secs <= 3600));
     assert!(world.is_alive(text(&opened["access_token"])));
+    assert_eq!(opened["session"]["actor"], "support-7");
+    let sid = text(&opened["session"]["id"]);
+    let seen = world.get(&format!("/admin/v1/sessions/{sid}")).expect(200).body;
+    assert_eq!(seen["actor"], "support-7");
+    let of_their_own = world.open("ada", "cookie");
+    assert!(of_their_own["session"].get("actor").is_none());
 }
 
 #[test]
@@ -227,6 +234,17 @@ fn k9_claims_and_data_are_bounded_and_the_largest_member_is_named() {
     assert_eq!(text(&opened["session"]["client"]["user_agent"]).len(), 512);
     let amr = json!({"subject": "ada", "amr": vec!["x"; 17]});
     assert_eq!(world.post("/admin/v1/sessions", &amr).expect(422).member(), "amr");
+}
+
+#[test]
+fn an_operators_words_are_cut_where_the_engine_cuts_them() {
+    let world = AdminWorld::new();
+    let opened = world.open("ada", "cookie");
+    let path = format!("/admin/v1/sessions/{}", text(&opened["session"]["id"]));
+    world.ask("DELETE", &format!("{path}?reason={}", "w".repeat(300))).expect(204);
+    let events = world.get("/admin/v1/events?type=session.ended").expect(200).body;
+    let kept = format!("ended_by_operator: {}", "w".repeat(REASON_CHARS_MAX));
+    assert_eq!(events["events"][0]["reason"], kept);
 }
 
 #[test]
