@@ -401,6 +401,21 @@ test('concurrent requests that change one object in different places lose nothin
   assert.deepEqual((await visitor.get('/data')).body.cart, { apple: 5, pear: 2 });
 });
 
+test('of two requests that change the same key the one that saves last wins', async () => {
+  const visitor = browser(app);
+  await signIn(visitor, 'same');
+  let finish;
+  release = new Promise((resolve) => (finish = resolve));
+  const running = new Promise((resolve) => (slow = resolve));
+  const late = visitor.get('/slow/choice');
+  await running;
+  assert.equal((await visitor.get('/set/choice/"first"')).status, 200);
+  assert.equal((await visitor.get('/data')).body.choice, 'first');
+  finish();
+  assert.equal((await late).status, 200);
+  assert.equal((await visitor.get('/data')).body.choice, true);
+});
+
 test('b4 a slow request that saves after the logout revives nothing', async () => {
   const visitor = browser(app);
   await signIn(visitor, 'slow');
