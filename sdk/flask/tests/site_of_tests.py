@@ -130,8 +130,3 @@ def _tokens(app: Flask) -> None:
     @jwt_required(optional=True)
     def jwt_optional() -> dict[str, Any]:
         return {"id": get_jwt_identity()}
-
-    @app.post("/jwt-refresh")
-    @jwt_required(refresh=True)
-    def jwt_refresh() -> dict[str, Any]:
-        return {"id": get_jwt_identity()}

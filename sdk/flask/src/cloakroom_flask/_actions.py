@@ -64,7 +64,9 @@ def confirm_login(amr: list[str] | None = None, acr: str | None = None) -> None:
     if auth.via == "bearer":
         raise token_wrong_type()
     user = state.user
-    grant = _grant(auth.subject, auth.claims, amr=amr or auth.amr, acr=acr or auth.acr)
+    # Whoever acts as the user goes on doing so: that isn't lost by a confirmation.
+    proof = {"amr": amr or auth.amr, "acr": acr or auth.acr, "actor": auth.actor}
+    grant = _grant(auth.subject, auth.claims, **proof)
     state.sign_in(session, grant, state.lifetime if session.permanent else None)
     state.user = user
 

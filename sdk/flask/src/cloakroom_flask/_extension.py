@@ -268,12 +268,14 @@ def csrf_exempt(view: F) -> F:
 def cookie_of(request: Request, name: str) -> str | None:
     """The cookie of exactly this name; of two there is none, since nobody knows whose it is."""
     header = request.environ.get("HTTP_COOKIE", "")
-    pairs = [part.strip(" ").partition("=") for part in header.split(";")]
-    if any(key.startswith("$") for key, *_ in pairs):
-        # The syntax of RFC 2109, which readers understand differently.
+    # Only blanks after a semicolon are no part of a name: browsers guard `__Host-`, and not what
+    # some reader would make it of.
+    pairs = [part.lstrip(" \t").partition("=") for part in header.split(";")]
+    if any(equals and key.lower() == "$version" for key, equals, _ in pairs):
+        # The syntax of RFC 2965, which readers understand differently.
         return None
     found = [value for key, equals, value in pairs if equals and key == name]
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and found[0].isascii() else None
 
 
 def is_local_path(target: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Limits for each session, counted in this process."""
+"""Limits for each signed-in session, counted in this process."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ class RateLimit:
         if self._key is not None:
             return "key", self._key()
         session = session_in(request_ctx)
-        sid = session.state.sid if isinstance(session, CloakroomSession) else None
+        # A session that anybody can have is no measure: a fresh one would be a fresh quota.
+        sid = session.state.user_sid if isinstance(session, CloakroomSession) else None
         if sid is not None:
             return "session", f"session {sid}"
         return "network", f"network {network_of(request.remote_addr)}"
@@ -125,7 +126,7 @@ def rate_limit(
     *,
     key: Callable[[], str] | None = None,
 ) -> RateLimit:
-    """At most so many requests of one session, or, before there is one, of one network.
+    """At most so many requests of one signed-in session, and for all others of one network.
 
     ``rate_limit("5/1m")``, or ``rate_limit(5, "1m")``; without arguments
     ``CLOAKROOM_RATE_LIMIT``. Each process counts for itself.

@@ -55,6 +55,9 @@ class Listener:
     def key(self, kid: str, state: str) -> None:
         """A signing key came, went, or was revoked."""
 
+    def keys_unknown(self) -> None:
+        """Keys may have come and gone that nobody told of."""
+
     def everything(self) -> None:
         """Drop all that is known."""
 
@@ -75,8 +78,11 @@ class Revocations:
 
     def snapshot(self, told: Mapping[str, Any]) -> None:
         """Begins anew from ``GET /admin/v1/revocations``; what is known to be over stays so."""
-        # What was cached before may have ended in a while that no log tells of any more.
+        # What was cached before may have ended in a while that no log tells of any more, and keys
+        # may have been revoked and removed in it: the key set knows those that are left.
         self._listener.everything()
+        self._keys = {kid: state for kid, state in self._keys.items() if state == "revoked"}
+        self._listener.keys_unknown()
         for entry in told["sessions"]:
             self._session(entry)
         for entry in told["subjects"]:
@@ -122,9 +128,9 @@ class Revocations:
         found = self._ended.get(sid)
         return None if found is None else found[0]
 
-    def key_state(self, kid: str) -> str | None:
-        """The state of a signing key, where it was told."""
-        return self._keys.get(kid)
+    def is_key_gone(self, kid: str) -> bool:
+        """Whether what this key has signed counts no more, as far as was told."""
+        return self._keys.get(kid) in ("revoked", "removed")
 
     def against(self, claims: Mapping[str, Any]) -> Against | None:
         """What there is against a genuine access token."""
@@ -183,7 +189,9 @@ class Revocations:
         self._tokens[entry["jti"]] = instant(entry["until"])
 
     def _key(self, entry: Mapping[str, Any]) -> None:
-        self._keys[entry["kid"]] = entry["state"]
+        # Later it is removed as well, like one that was merely retired: it stays revoked.
+        if self._keys.get(entry["kid"]) != "revoked":
+            self._keys[entry["kid"]] = entry["state"]
         self._listener.key(entry["kid"], entry["state"])
 
     def _everything(self, entry: Mapping[str, Any]) -> None:

@@ -64,6 +64,7 @@ class CloakroomSession(dict[str, Any], SessionMixin):
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
+        self.state.permanent_said = bool(value)
         self["_permanent"] = bool(value)
 
     def load(self) -> None:
@@ -92,6 +93,13 @@ class CloakroomSession(dict[str, Any], SessionMixin):
     def known(self) -> dict[str, Any] | None:
         """The data as it was read, with its version, while nothing of ours has changed it."""
         return {"data": self._before, "etag": self._etag} if self._etag else None
+
+    def hold(self, data: dict[str, Any]) -> None:
+        """Holds this and nothing else, as the authority has it."""
+        dict.clear(self)
+        dict.update(self, data)
+        self.is_loaded = True
+        self.saved()
 
     def empty(self) -> None:
         """Holds nothing, and knows that the authority has nothing either."""

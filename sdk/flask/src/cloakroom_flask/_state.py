@@ -13,10 +13,11 @@ from flask import Request, Response
 
 from . import _errors
 from ._authority import Authority, Data, Opened
+from ._data import Wire, decode
 from ._errors import CloakroomError, Refused, Unavailable
 from ._revocations import instant
 from ._session import CSRF_MARK
-from ._tokens import AccessClaims, own_claims
+from ._tokens import AccessClaims, actor_of, own_claims
 from ._views import Known, SessionView
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Auth:
         amr: list[str],
         acr: str,
         via: Literal["cookie", "bearer"],
+        actor: str | None = None,
         token_claims: AccessClaims | None = None,
     ) -> None:
         #: The session's id.
@@ -54,6 +56,8 @@ class Auth:
         self.amr = amr
         self.acr = acr
         self.via = via
+        #: Who acts as the user, where somebody does: an impersonation.
+        self.actor = actor
         #: All claims of the access token, for a request that came by one.
         self.token_claims = token_claims
 
@@ -70,6 +74,7 @@ class Auth:
             amr=view["amr"],
             acr=view["acr"],
             via="cookie",
+            actor=view.get("actor"),
         )
 
     @classmethod
@@ -83,6 +88,7 @@ class Auth:
             amr=list(claims.get("amr", [])),
             acr=str(claims.get("acr", "")),
             via="bearer",
+            actor=actor_of(claims),
             token_claims=claims,
         )
 
@@ -100,6 +106,7 @@ class RequestState:
         self._opened_here = False
         self._grant: dict[str, Any] = {}
         self._is_lost = False
+        self._was_emptied = False
         self._auth: Auth | None = None
         #: The value of our cookie, while it counts.
         self.token: str | None = None
@@ -115,6 +122,8 @@ class RequestState:
         self.is_migrated = False
         #: How long "remember me" is to last, where the sign-in said so.
         self.remember_for: float | None = None
+        #: What this request has said of ``session.permanent``.
+        self.permanent_said: bool | None = None
         #: What is to be done to an old credential once the new session is told.
         self.retiring: list[Callable[[Response], None]] = []
         #: The application's user, once it was looked up.
@@ -137,6 +146,11 @@ class RequestState:
         """The session's id, anonymous ones' too."""
         if self._known is not None:
             return self._known.view["id"]
+        return None if self._auth is None else self._auth.sid
+
+    @property
+    def user_sid(self) -> str | None:
+        """The session's id, where somebody is signed in by it."""
         return None if self._auth is None else self._auth.sid
 
     @property
@@ -258,21 +272,30 @@ class RequestState:
         """Opens the session of a user whom the application has checked; the present one ends."""
         if self.fault is not None:
             raise self.fault
+        is_others = self._is_others(grant["subject"])
+        permanent = self.permanent_said if is_others else session.permanent
         if remember_for is not None:
             session.permanent = True
             self.remember_for = remember_for
-        elif session.permanent:
+        elif permanent:
             remember_for = self._permanent_for
         changes = session.changes()
-        carries = self.token is not None and not changes.removed
-        data = changes.set if carries else session.wire()
+        kept = not (changes.removed or self._was_emptied or is_others)
+        carries = self.token is not None and kept
+        data = changes.set if carries or is_others else session.wire()
+        if is_others and remember_for is not None:
+            data = {**data, "_permanent": True}
         body: dict[str, Any] = {**grant, "data": data}
         if remember_for is not None:
             body |= {"idle_timeout": int(remember_for), "lifetime": int(remember_for)}
-        opened = self._open(body, carries=carries, strict="epoch" in grant, session=session)
+        opened = self._open(body, data if is_others else session.wire(), carries=carries)
         self._grant = {name: value for name, value in grant.items() if name != "epoch"}
-        if session.is_loaded:
+        if is_others:
+            session.hold(decode(data))
+        elif session.is_loaded:
             session.saved()
+        if session.is_loaded:
+            self._know_permanent(session)
         session.accessed = session.modified = True
         return opened
 
@@ -297,9 +320,9 @@ class RequestState:
         return self._authority.open({**grant, "client": self._client()})
 
     def forget_user(self) -> None:
-        """The session was cleared: it is nobody's any more."""
-        if self._auth is not None and not self.by_bearer:
-            self._auth, self.user = None, None
+        """The session was cleared: it is nobody's any more, and what comes is another's."""
+        if not self.by_bearer:
+            self._auth, self.user, self._was_emptied = None, None, True
 
     def judge(self, lookup: Callable[[], None]) -> None:
         """Looks a credential up, and keeps the verdict for when it is asked for."""
@@ -334,6 +357,7 @@ class RequestState:
         self.drops_cookie = self.drops_cookie or self.token is not None
         self.token, self.token_is_new = None, False
         self._known, self._auth, self.user = None, None, None
+        self._was_emptied = False
 
     def _lose(self, refusal: Refused) -> None:
         self._known, self._auth, self.user, self.token = None, None, None, None
@@ -353,8 +377,9 @@ class RequestState:
         """Whether what is kept must go into a new session."""
         if self._known is None:
             return False
-        # Cleared, then used again: whose it was, it is no more.
-        if self._auth is None and self._known.view["subject"] is not None:
+        # Cleared, then used again: whose it was, it is no more. Whoever cleared a visitor's is
+        # about to write down who that is, and its cookie may have been planted.
+        if self._was_emptied:
             return True
         permanent = bool(dict.get(self.session, "_permanent"))
         turned = permanent and self._known.permanent is False
@@ -367,13 +392,18 @@ class RequestState:
         if dict.get(session, "_permanent"):
             lifetime = int(self.remember_for or self._permanent_for)
             grant |= {"idle_timeout": lifetime, "lifetime": lifetime}
-        body = {**grant, "data": session.wire()}
-        self._open(body, carries=False, strict=False, session=session)
+        data = session.wire()
+        self._open({**grant, "data": data}, data, carries=False)
+        self._know_permanent(session)
         session.saved()
 
-    def _open(
-        self, body: dict[str, Any], *, carries: bool, strict: bool, session: CloakroomSession
-    ) -> Opened:
+    def _is_others(self, subject: str) -> bool:
+        """Whether the present session is a user's, and not this one's: its data stays behind."""
+        former = None if self._known is None else self._known.view["subject"]
+        return former is not None and former != subject
+
+    def _open(self, body: dict[str, Any], data: Wire, *, carries: bool) -> Opened:
+        """Opens a session in place of the present one; ``data`` is all that it remembers."""
         body = {**body, "delivery": "cookie", "client": self._client(body.pop("label", None))}
         if self.token is None:
             opened = self._authority.open(body)
@@ -383,17 +413,21 @@ class RequestState:
                 opened = self._authority.open({**body, **former})
             except CloakroomError as refusal:
                 # The former one was over already, or another request has replaced it: then there
-                # is nothing left to end. Not so where the sign-in itself is refused by an epoch.
-                if strict or refusal.error_code not in _FORMER_IS_OVER:
+                # is nothing left to end, and its successor is that request's alone. Where the
+                # sign-in itself is refused, by an epoch, it is so again.
+                if refusal.error_code not in _FORMER_IS_OVER:
                     raise
-                opened = self._authority.open({**body, "data": session.wire()})
+                opened = self._authority.open({**body, "data": data})
         if (former_sid := self.sid) is not None and self.token is not None:
             self._authority.note_end(former_sid, "replaced")
-        permanent = bool(dict.get(session, "_permanent")) if session.is_loaded else None
-        self._take_opened(opened, permanent)
+        self._take_opened(opened)
         return opened
 
-    def _take_opened(self, opened: Opened, permanent: bool | None) -> None:
+    def _know_permanent(self, session: CloakroomSession) -> None:
+        if self._known is not None:
+            self._known.permanent = bool(dict.get(session, "_permanent"))
+
+    def _take_opened(self, opened: Opened, permanent: bool | None = None) -> None:
         view = opened["session"]
         known = Known(
             view=view,
@@ -406,7 +440,7 @@ class RequestState:
         )
         self._take(opened["session_token"], known)
         self.token_is_new = self._opened_here = self.is_new = True
-        self.by_bearer = False
+        self.by_bearer = self._was_emptied = False
 
     def _client(self, label: str | None = None) -> dict[str, str]:
         client = {} if label is None else {"label": label}

@@ -16,6 +16,7 @@ from jwt import PyJWK
 
 from . import _errors
 from ._bounded import Bounded
+from ._errors import CloakroomError
 from ._http import Transport
 from ._revocations import Revocations
 
@@ -44,6 +45,8 @@ _KEYS_MAX = 64
 _GENUINE_MAX = 10_000
 #: Unknown keys are asked for at most this often, in seconds.
 _REFETCH_SECONDS = 60.0
+#: Keys are looked at anew after this long, whatever the feed says: the key set's own `max-age`.
+_KEYS_SECONDS = 300.0
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
@@ -52,6 +55,13 @@ class _Key(NamedTuple):
 
     algorithm: str
     public: Any
+
+
+class _Genuine(NamedTuple):
+    """The claims of a token that was found genuine, and the key by which it was."""
+
+    claims: AccessClaims
+    kid: str
 
 
 class TokenVerifier:
@@ -71,23 +81,31 @@ class TokenVerifier:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets keys and verdicts."""
+        """Begins anew, in a process that nothing was told to."""
         self._lock = threading.Lock()
+        self._telling = threading.Lock()
         self._keys: dict[str, _Key] = {}
         self._issuer = self._fixed_issuer
         self._fetched_at = float("-inf")
-        self._genuine: Bounded[bytes, AccessClaims] = Bounded(_GENUINE_MAX)
+        # Counts what was told of keys: an answer to a question of before is too old.
+        self._generation = 0
+        self._genuine: Bounded[bytes, _Genuine] = Bounded(_GENUINE_MAX)
 
     def verify(self, token: str) -> AccessClaims | None:
         """The claims, or its refusal; ``None``: only the authority can tell (HS256)."""
         # By all its bytes: a verdict about one token is none about another.
         digest = hashlib.sha256(token.encode()).digest()
-        claims = self._genuine.get(digest)
-        if claims is None:
-            claims = self._open(token)
-            if claims is None:
+        known = self._genuine.get(digest)
+        if known is None:
+            known = self._open(token)
+            if known is None:
                 return None
-            self._genuine.put(digest, claims)
+            self._genuine.put(digest, known)
+        claims = known.claims
+        # At each use: what was found genuine by a key is nothing once the key is gone, also where
+        # that was told while it was judged.
+        if self._key(known.kid) is None:
+            raise _errors.token_invalid()
         now = time.time()
         if claims["nbf"] > now + LEEWAY or claims["iat"] > now + LEEWAY:
             raise _errors.token_invalid()
@@ -103,14 +121,23 @@ class TokenVerifier:
         return self._parts(token)[1]
 
     def key_changed(self, kid: str, state: str) -> None:
-        """A key came or went: what it signed is looked at afresh."""
-        if state in ("revoked", "removed"):
-            self._keys.pop(kid, None)
-            self._genuine.clear()
-        else:
+        """A key came or went: what it signed is looked at afresh, and the key set is too."""
+        with self._telling:
+            self._generation += 1
+            if state in ("revoked", "removed"):
+                self._keys.pop(kid, None)
+                self._genuine.clear()
             self._fetched_at = float("-inf")
 
-    def _open(self, token: str) -> AccessClaims | None:
+    def forget_keys(self) -> None:
+        """Keys may have gone without a word: none is known until they are fetched."""
+        with self._telling:
+            self._generation += 1
+            self._keys = {}
+            self._genuine.clear()
+            self._fetched_at = float("-inf")
+
+    def _open(self, token: str) -> _Genuine | None:
         header, claims = self._parts(token)
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in (*ALGORITHMS, "HS256") or not isinstance(kid, str):
@@ -123,7 +150,7 @@ class TokenVerifier:
         if key is None or key.algorithm != algorithm:
             raise _errors.token_invalid()
         self._judge(token, key)
-        return claims
+        return _Genuine(claims, kid)
 
     def _parts(self, token: str) -> tuple[dict[str, Any], AccessClaims]:
         if len(token) > _TOKEN_MAX or not _COMPACT.fullmatch(token):
@@ -159,25 +186,63 @@ class TokenVerifier:
             raise _errors.token_invalid()
 
     def _key(self, kid: str) -> _Key | None:
-        if kid not in self._keys and time.monotonic() - self._fetched_at >= _REFETCH_SECONDS:
-            with self._lock:
-                if time.monotonic() - self._fetched_at >= _REFETCH_SECONDS:
-                    self._fetch()
-        if self._revocations().key_state(kid) == "revoked":
+        # Whatever the key set says: a node that lags behind may still publish it.
+        if self._revocations().is_key_gone(kid):
             return None
-        return self._keys.get(kid)
+        known = self._keys.get(kid)
+        if known is not None:
+            if self._age() >= _KEYS_SECONDS:
+                self._renew()
+        elif self._age() >= _REFETCH_SECONDS:
+            with self._lock:
+                if self._age() >= _REFETCH_SECONDS:
+                    self._fetch()
+        return None if self._revocations().is_key_gone(kid) else self._keys.get(kid)
+
+    def _age(self) -> float:
+        return time.monotonic() - self._fetched_at
+
+    def _renew(self) -> None:
+        """Looks for new keys, of which the feed would have told; whoever is about it is enough."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._age() >= _KEYS_SECONDS:
+                self._fetch()
+        except CloakroomError:
+            self._fetched_at = time.monotonic() - _KEYS_SECONDS + _REFETCH_SECONDS
+        finally:
+            self._lock.release()
 
     def _fetch(self) -> None:
+        while True:
+            generation = self._generation
+            keys, issuer = self._ask()
+            with self._telling:
+                # What was asked before something was told may be from before.
+                if generation == self._generation:
+                    self._keys, self._issuer = keys, issuer
+                    self._fetched_at = time.monotonic()
+                    return
+
+    def _ask(self) -> tuple[dict[str, _Key], str | None]:
         found = self._transport.ask("GET", "/.well-known/jwks.json").json()
-        if self._fixed_issuer is None:
+        issuer = self._fixed_issuer
+        if issuer is None:
             metadata = self._transport.ask("GET", "/.well-known/oauth-authorization-server")
-            self._issuer = metadata.json()["issuer"]
+            issuer = metadata.json()["issuer"]
         keys: dict[str, _Key] = {}
         for jwk in found["keys"][:_KEYS_MAX]:
             if jwk.get("alg") in ALGORITHMS and isinstance(jwk.get("kid"), str):
                 keys[jwk["kid"]] = _Key(jwk["alg"], PyJWK.from_dict(jwk).key)
-        self._keys = keys
-        self._fetched_at = time.monotonic()
+        return keys, issuer
+
+
+def actor_of(claims: AccessClaims) -> str | None:
+    """Who acts as the token's subject (RFC 8693 section 4.1)."""
+    act = claims.get("act")
+    actor = act.get("sub") if isinstance(act, dict) else None
+    return actor if isinstance(actor, str) else None
 
 
 def own_claims(claims: AccessClaims) -> dict[str, Any]:

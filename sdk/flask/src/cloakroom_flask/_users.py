@@ -68,6 +68,8 @@ class CurrentSession:
         self.claims = {} if auth is None else auth.claims
         self.amr = [] if auth is None else auth.amr
         self.acr = "aal0" if auth is None else auth.acr
+        #: Who acts as the subject, where somebody does: an impersonation.
+        self.actor = None if auth is None else auth.actor
         #: ``"cookie"`` or ``"bearer"``.
         self.via = None if auth is None else auth.via
         #: When the user last proved who they are.
@@ -98,5 +100,5 @@ def _session() -> CurrentSession:
 
 #: Who is signed in: what ``user_loader`` returns, else a user with ``id`` and ``claims``.
 current_user: Any = LocalProxy(_user)
-#: The session's ``id``, ``subject``, ``claims``, ``auth_time``, ``amr``, ``acr``.
+#: The session's ``id``, ``subject``, ``claims``, ``auth_time``, ``amr``, ``acr``, ``actor``.
 current_session = cast(CurrentSession, LocalProxy(_session))

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 
-class SessionView(TypedDict):
+class _Acted(TypedDict, total=False):
+    actor: str | None
+
+
+class SessionView(_Acted):
     """A session as the authority shows it to holders of an API key."""
 
     id: str

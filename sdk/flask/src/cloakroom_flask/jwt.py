@@ -33,17 +33,19 @@ def jwt_required(
     refresh: bool = False,
     locations: str | Sequence[str] | None = None,
 ) -> Callable[[F], F]:
-    """For requests with a valid access token, or, with ``refresh``, a refresh token.
+    """For requests with a valid access token.
 
     ``optional`` lets requests without any token pass; ``fresh`` demands a sign-in within
-    ``CLOAKROOM_FRESH_FOR``, or within the duration given.
+    ``CLOAKROOM_FRESH_FOR``, or within the duration given. ``refresh`` is refused: a refresh token
+    is exchanged by :func:`refresh_access_token`.
     """
+    _only_access_tokens(refresh)
     _only_headers(locations)
 
     def decorate(view: F) -> F:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            verify_jwt_in_request(optional=optional, fresh=fresh, refresh=refresh)
+            verify_jwt_in_request(optional=optional, fresh=fresh)
             return current_app.ensure_sync(view)(*args, **kwargs)
 
         setattr(guarded, GUARDED, True)
@@ -59,9 +61,10 @@ def verify_jwt_in_request(
     locations: str | Sequence[str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Verifies the token of the request; its header and claims, or ``None`` without one."""
+    _only_access_tokens(refresh)
     _only_headers(locations)
     try:
-        claims = _refresh_claims() if refresh else _access_claims(fresh)
+        claims = _access_claims(fresh)
     except Refused as refusal:
         if optional and refusal.error_code == "credentials_required":
             setattr(g, _KEY, {})
@@ -86,7 +89,7 @@ def get_jwt_identity() -> str | None:
 
 
 def get_jwt_header() -> dict[str, Any]:
-    """The header of the request's access token; a refresh token has none."""
+    """The header of the request's access token."""
     token = _token() or ""
     return dict(pyjwt.get_unverified_header(token)) if token.count(".") == 2 else {}
 
@@ -110,21 +113,18 @@ def _access_claims(fresh: bool | Duration) -> dict[str, Any]:
     return auth.token_claims
 
 
-def _refresh_claims() -> dict[str, Any]:
-    token = _token()
-    if token is None:
-        raise _errors.credentials_required()
-    if token.count(".") == 2 or token.startswith(("cks_", "cka_")):
-        raise _errors.token_wrong_type()
-    found = installed().authority.introspect(token)
-    if not found.pop("active", False):
-        raise _errors.token_invalid()
-    return found
-
-
 def _token() -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token if scheme.lower() == "bearer" else None
+
+
+def _only_access_tokens(refresh: bool) -> None:
+    if refresh:
+        raise ValueError(
+            "a refresh token opens no view: exchange it with refresh_access_token(token), which "
+            "rotates it and notices one that was stolen; a view that only looked at it would do "
+            "neither"
+        )
 
 
 def _only_headers(locations: str | Sequence[str] | None) -> None:

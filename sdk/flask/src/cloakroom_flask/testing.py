@@ -23,7 +23,6 @@ from . import _errors
 from ._authority import Apply, Data, Opened
 from ._csrf import make_token
 from ._data import encode
-from ._errors import Refused
 from ._revocations import instant
 from ._tokens import AccessClaims, own_claims
 from ._views import Known, SessionView
@@ -102,8 +101,11 @@ class FakeAuthority:
             raise self.fault
         data = dict(body.get("data") or {})
         if (former := body.get("replaces")) is not None:
-            sid = self._live(self._cookies.get(former))["id"]
-            if body.get("carry_data"):
+            replaced = self._live(self._cookies.get(former))
+            sid = replaced["id"]
+            # A visitor's data is the user's from then on; another user's stays behind.
+            is_own = replaced["subject"] in (None, body.get("subject"))
+            if body.get("carry_data") and is_own:
                 data = {**self._data[sid], **data}
             self._ended[sid] = "replaced"
         view = _view(body)
@@ -144,13 +146,6 @@ class FakeAuthority:
         tokens: dict[str, Any] = {**self._tokens(view)}
         del tokens["session"]
         return tokens
-
-    def introspect(self, token: str) -> dict[str, Any]:
-        try:
-            view = self._live(self._refresh.get(token))
-        except Refused:
-            return {"active": False}
-        return {"active": True, "sub": view["subject"], "sid": view["id"], **view["claims"]}
 
     def note_use(self, sid: str) -> None:
         """Nothing idles here."""
@@ -231,6 +226,7 @@ def _view(body: Mapping[str, Any]) -> SessionView:
         "amr": list(body.get("amr") or []),
         "acr": body.get("acr") or ("aal0" if body["subject"] is None else "aal1"),
         "delivery": body.get("delivery", "cookie"),
+        "actor": body.get("actor"),
         "claims": dict(body.get("claims") or {}),
         "client": {name: client.get(name) for name in names},
         "csrf_key": secrets.token_urlsafe(32),
@@ -258,6 +254,8 @@ def _written(view: SessionView) -> str:
         "acr": view["acr"],
         "epoch": 0,
     }
+    if (actor := view.get("actor")) is not None:
+        claims["act"] = {"sub": actor}
     header = {"alg": "none", "typ": "at+jwt"}
     parts = (base64.urlsafe_b64encode(json.dumps(one).encode()) for one in (header, claims))
     head, body = (part.rstrip(b"=").decode() for part in parts)
