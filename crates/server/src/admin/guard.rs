@@ -10,8 +10,11 @@ use cloakroom::ApiKeyIdentity;
 use cloakroom_core::event::Actor;
 use cloakroom_core::given::Given;
 use cloakroom_core::origin::{Origin, Scheme};
-use hyper::header::{AUTHORIZATION, HOST, ORIGIN};
+use cloakroom_core::refusal::Refusal;
+use cloakroom_tower::Bearer;
+use hyper::header::{HOST, ORIGIN};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Uri};
 
 use crate::config::Listener;
@@ -110,18 +113,21 @@ fn scope_of(method: &Method, path: &str) -> Option<Scope> {
 }
 
 async fn authenticate(site: &Site, parts: &Parts) -> Result<ApiKeyIdentity, Problem> {
-    let refused = match bearer(&parts.headers) {
-        Ok(key) => {
-            let checked = site.authority.authenticate_api_key(key).await;
+    let refused = match key_of(&parts.headers) {
+        Some(key) => {
+            let checked = match key {
+                Ok(key) => site.authority.authenticate_api_key(key).await,
+                Err(refusal) => Err(refusal.into()),
+            };
             site.metrics.key_checked(&checked);
             match checked {
                 Ok(identity) => return Ok(identity),
                 Err(error) => Problem::from(error),
             }
         }
-        Err(problem) => {
+        None => {
             site.metrics.key_missing();
-            problem
+            Problem::new(Code::CredentialsRequired, "an API key is required")
         }
     };
     // Whoever guesses is counted, and slowed down, for its network.
@@ -131,22 +137,12 @@ async fn authenticate(site: &Site, parts: &Parts) -> Result<ApiKeyIdentity, Prob
     Err(refused)
 }
 
-/// The bearer token of a request (RFC 6750 section 2.1); a key anywhere else doesn't count.
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let required = || Problem::new(Code::CredentialsRequired, "an API key is required");
-    let value = match header(headers, AUTHORIZATION.as_str()) {
-        Given::Absent => return Err(required()),
-        Given::Several => {
-            return Err(Problem::new(Code::TokenInvalid, "one Authorization header, not several"));
-        }
-        Given::One(value) => value,
-    };
-    let text = str::from_utf8(value).unwrap_or_default();
-    let Some((scheme, token)) = text.split_once(' ') else { return Err(required()) };
-    if scheme.eq_ignore_ascii_case("bearer") {
-        Ok(token.trim_matches(' '))
-    } else {
-        Err(required())
+/// The bearer token of a request; a key anywhere else doesn't count.
+fn key_of(headers: &HeaderMap) -> Option<Result<&str, Refusal>> {
+    match Bearer::of(headers) {
+        Bearer::Absent => None,
+        Bearer::Token(key) => Some(Ok(key)),
+        Bearer::Malformed => Some(Err(Refusal::TokenInvalid)),
     }
 }
 
@@ -158,7 +154,7 @@ pub(super) async fn require_own_name(
     next: Next,
 ) -> Result<Response, Problem> {
     let headers = request.headers();
-    let authority = authority_of(request.uri(), headers)?;
+    let authority = authority_of(request.uri(), headers);
     if !site.is_admin_name(authority) {
         let detail = "the Host isn't this listener's own nor in server.admin_hosts";
         return Err(Problem::new(Code::Forbidden, detail));
@@ -178,20 +174,11 @@ pub(super) async fn require_own_name(
     Ok(next.run(request).await)
 }
 
-/// The name that a request was sent to: HTTP/2's `:authority`, else `Host`.
-fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
-    let unclear = || Problem::malformed("one Host, and the one that is asked");
-    let host = match header(headers, HOST.as_str()) {
-        Given::Absent => None,
-        Given::One(value) => Some(str::from_utf8(value).map_err(|_| unclear())?),
-        Given::Several => return Err(unclear()),
-    };
-    match (uri.authority(), host) {
-        (Some(authority), Some(host)) if authority.as_str() != host => Err(unclear()),
-        (Some(authority), _) => Ok(authority.as_str()),
-        (None, Some(host)) => Ok(host),
-        (None, None) => Ok(""),
-    }
+/// The name that a request was sent to: HTTP/2's `:authority`, else `Host`. That there is one, and
+/// that both are the same, is seen to before any route.
+fn authority_of<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> &'a str {
+    let host = || headers.get(HOST).and_then(|host| str::from_utf8(host.as_bytes()).ok());
+    uri.authority().map(Authority::as_str).or_else(host).unwrap_or_default()
 }
 
 impl Site {
@@ -243,6 +230,8 @@ fn host_of(authority: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::AUTHORIZATION;
+
     use super::*;
 
     fn tcp(text: &str) -> Listener {
@@ -303,13 +292,15 @@ mod tests {
             for value in values {
                 headers.append(AUTHORIZATION, value.parse().expect("a header value"));
             }
-            bearer(&headers).map(str::to_owned).map_err(|problem| problem.code())
+            key_of(&headers).map(|key| key.map(str::to_owned))
         };
-        assert_eq!(of(&["Bearer cka_x"]), Ok("cka_x".to_owned()));
-        assert_eq!(of(&["bearer cka_x"]), Ok("cka_x".to_owned()));
+        assert_eq!(of(&["Bearer cka_x"]), Some(Ok("cka_x".to_owned())));
+        assert_eq!(of(&["bearer cka_x"]), Some(Ok("cka_x".to_owned())));
         for other in [&["Basic Y2thX3g6"][..], &["cka_x"], &[], &["Basic cka_x"]] {
-            assert_eq!(of(other), Err(Code::CredentialsRequired), "{other:?}");
+            assert_eq!(of(other), None, "{other:?}");
         }
-        assert_eq!(of(&["Bearer cka_x", "Bearer cka_x"]), Err(Code::TokenInvalid));
+        for bad in [&["Bearer cka_x", "Bearer cka_x"][..], &["Bearer"], &["Bearer "]] {
+            assert_eq!(of(bad), Some(Err(Refusal::TokenInvalid)), "{bad:?}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use cloakroom::{ApiKeyIdentity, Handle};
+use cloakroom_core::limits::REASON_CHARS_MAX;
 use cloakroom_core::types::Sid;
 use hyper::StatusCode;
 use serde_json::json as object;
@@ -16,9 +17,6 @@ use super::view::{ended, listed, no_content, session_of};
 use crate::http::{Ask, Need, clean_text, json};
 use crate::problem::Problem;
 use crate::site::Site;
-
-/// Words of an operator for the audit log, in characters; longer ones are cut.
-const REASON_CHARS_MAX: usize = 256;
 
 pub(super) async fn list(State(site): State<Arc<Site>>, ask: Ask) -> Result<Response, Problem> {
     let mut query = Query::of(&ask)?;

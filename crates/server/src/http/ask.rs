@@ -11,6 +11,7 @@ use cloakroom_core::event::Actor;
 use cloakroom_core::given::Header;
 use cloakroom_core::network::{IpNet, Network, is_trusted};
 use cloakroom_core::rate::Admission;
+pub use cloakroom_tower::header;
 use cloakroom_tower::{address_of, client_of};
 use hyper::header::AsHeaderName;
 use hyper::http::request::Parts;
@@ -178,11 +179,4 @@ impl<S: Send + Sync> FromRequest<S> for Ask {
         }
         Ok(Self { parts, body: Mutex::new(body), asked })
     }
-}
-
-/// The value of a header, or that it is absent or repeated.
-///
-/// A name that is a constant needs no reading; a text is read at each call.
-pub fn header(headers: &HeaderMap, name: impl AsHeaderName) -> Header<'_> {
-    headers.get_all(name).iter().map(|value| value.as_bytes()).collect()
 }

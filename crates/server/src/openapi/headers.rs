@@ -24,7 +24,8 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         (
             "X-Request-Id",
-            "The request's own id if it was 1 to 128 visible ASCII characters, else a fresh one.",
+            "The request's own id if it was 1 to 128 visible ASCII characters and nothing in it \
+             looks like a credential of ours, else a fresh one.",
             json!({"type": "string", "minLength": 1, "maxLength": 128,
                 "examples": [super::codes::REQUEST_ID]}),
         ),

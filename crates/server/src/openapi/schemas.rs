@@ -21,8 +21,8 @@ const SID: &str = "01JH6Z3V4Q8R5T7W9XBDFGHJKM";
 const SUBJECT: &str = "usr_01JH6Z3V4Q8R5T7W9XBDFGHJKN";
 const SID_PATTERN: &str = "^[0-7][0-9A-HJKMNP-TV-Z]{25}$";
 const PASSWORD: &str = "seven quiet lamps at noon";
-/// A partition of four digits, an instant and a number, as stores make them.
-const CURSOR: &str = "01JH6Z3V4Q8R5T7W9XBDFGHJKM";
+/// Where a log goes on: the tick, partition and index of an entry, and the store's id.
+const LOG_CURSOR: &str = "019f1af9b4000003000700009f86d081884c7d659a2feaa0c55ad015";
 
 /// All of them.
 pub(super) fn all() -> Map<String, Value> {
@@ -61,7 +61,14 @@ fn basics() -> Named {
         ("EndReason", one_of_texts(EndReason::ALL.map(EndReason::as_str))),
         ("Delivery", one_of_texts(["cookie", "bearer", "split"])),
         ("Scope", one_of_texts(Scope::ALL.into_iter().filter_map(Scope::name))),
-        ("Cursor", described(text(CURSOR), "Where a listing goes on: from an earlier answer.")),
+        (
+            "Cursor",
+            described(
+                json!({"type": "string", "examples": [SID, LOG_CURSOR]}),
+                "Where a listing goes on: from an earlier answer, as it was. Of things that have \
+                 ids it is one of them; of logs it is 56 hexadecimal digits.",
+            ),
+        ),
         ("EventType", one_of_texts(EventKind::NAMES.map(|(_, name)| name))),
     ]
 }

@@ -235,6 +235,11 @@ fn m4_events_tell_who_did_what_and_are_filtered_and_paged() {
     let next = text(&first["next"]).to_owned();
     let second = of(&format!("limit=1&after={next}"));
     assert_ne!(first["events"][0]["id"], second[0]["id"]);
+    // The reference shows a cursor like it.
+    let document = world.get("/openapi.json").expect(200).body;
+    let shown = text(&document["components"]["schemas"]["Cursor"]["examples"][1]).to_owned();
+    let is_hex = |text: &str| text.bytes().all(|byte| b"0123456789abcdef".contains(&byte));
+    assert!(shown.len() == next.len() && is_hex(&shown) && is_hex(&next), "{shown} {next}");
     for (query, member) in
         [("type=x", "type"), ("order=up", "order"), ("sid=x", "sid"), ("after=x", "after")]
     {
