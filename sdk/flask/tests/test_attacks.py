@@ -233,6 +233,20 @@ def test_b1_a_request_that_was_open_before_a_sign_in_gets_no_cookie_of_its_user(
     assert victim.get("/data").json == {"user_id": "victim"}
 
 
+@pytest.mark.parametrize("key", ["user_id", "_user_id"])
+def test_b1_writing_down_who_it_is_leaves_a_planted_cookie_behind(app: Flask, key: str) -> None:
+    planted = app.test_client()
+    planted.post("/data", json={"cart": 1})
+    victim = holder_of(app, planted)
+    victim.post("/data", json={key: "victim"})
+    cookie = victim.get_cookie("session").value
+    assert cookie != planted.get_cookie("session").value
+    assert victim.get("/data").json["cart"] == 1
+    assert planted.get("/data").json == {}
+    victim.post("/data", json={key: "victim", "cart": 2})
+    assert victim.get_cookie("session").value == cookie, "it is the same user"
+
+
 def test_clearing_and_leaving_it_empty_ends_a_visitors_session(app: Flask) -> None:
     @app.get("/clear")
     def clear() -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _OPAQUE = re.compile(r"ck[sra]_.*", re.DOTALL)
 
+#: Where applications write down who is signed in: Flask's tutorial, and Flask-Login.
+_USER_KEYS = frozenset(("user_id", "_user_id"))
 _FORMER_IS_OVER = ("session_ended", "token_invalid", "conflict")
 
 
@@ -380,6 +382,9 @@ class RequestState:
         # Cleared, then used again: whose it was, it is no more. Whoever cleared a visitor's is
         # about to write down who that is, and its cookie may have been planted.
         if self._was_emptied:
+            return True
+        # So does an application that keeps its own user there, by Flask's or Flask-Login's name.
+        if self._auth is None and not _USER_KEYS.isdisjoint(self.session.changes().set):
             return True
         permanent = bool(dict.get(self.session, "_permanent"))
         turned = permanent and self._known.permanent is False
