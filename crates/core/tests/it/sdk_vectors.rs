@@ -227,6 +227,18 @@ fn golden_cookies_of_the_sdks() {
         "{name}x=cks_a",
         "{NAME}=cks_a",
         "$Version=1; {name}=cks_a",
+        "$version=1; {name}=cks_a",
+        "a=b; \t{name}=cks_a",
+        // What a reader strips off a name would be a way around the prefixes that browsers guard.
+        "\u{a0}{name}=cks_a",
+        "a=b; \u{a0}{name}=cks_a",
+        "\u{b}{name}=cks_a",
+        "\u{c}{name}=cks_a",
+        "\u{feff}{name}=cks_a",
+        "{name} =cks_a",
+        "{name}\u{a0}=cks_a",
+        "{name}=cks_\u{e9}",
+        "{name}=cks_a; \u{a0}{name}=cks_b",
     ];
     let cases: Vec<Value> = [cookies(false), cookies(true)]
         .into_iter()
