@@ -1,5 +1,6 @@
 // Starts an authority and an application, then the script: node run.mjs -- COMMAND...
 import { spawn, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
@@ -33,22 +34,24 @@ try {
   const created = await fetch(`${adminUrl}/admin/v1/api-keys`, {
     method: 'POST',
     headers: { authorization: `Bearer ${rootKey}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ name: 'application', scopes: ['sessions:read', 'sessions:write'] }),
+    body: JSON.stringify({ name: 'application', scopes: ['sessions:read', 'sessions:write', 'users:read'] }),
   });
   const { secret } = await created.json();
+  const admin = { ADMIN_EMAIL: `admin@${randomUUID()}.example`, ADMIN_PASSWORD: randomUUID() };
   const env = {
     ...own,
     PORT: String(port),
     CLOAKROOM_URL: adminUrl,
     CLOAKROOM_API_KEY: secret,
     DATABASE: path.join(folder, 'application.sqlite'),
+    ...admin,
   };
   const [application, ...args] = command;
   start(application, args, env);
   const baseUrl = `http://127.0.0.1:${port}`;
   await answers(`${baseUrl}/login`);
   const script = path.join(import.meta.dirname, 'e2e.mjs');
-  status = spawnSync(process.execPath, [script], { env: { ...own, BASE_URL: baseUrl }, stdio: 'inherit' }).status ?? 1;
+  status = spawnSync(process.execPath, [script], { env: { ...own, ...admin, BASE_URL: baseUrl }, stdio: 'inherit' }).status ?? 1;
 } catch (fault) {
   console.error(String(fault));
 } finally {

@@ -10,6 +10,10 @@ const users = new Users(process.env.DATABASE ?? 'shop.sqlite');
 const ck = cloakroom({ signInUrl: '/login' }); // CLOAKROOM_URL, CLOAKROOM_API_KEY
 await ck.ready();
 
+// Who runs the shop says who its administrator is, and no address that somebody signs up with.
+const { ADMIN_EMAIL, ADMIN_PASSWORD } = process.env;
+if (ADMIN_EMAIL && ADMIN_PASSWORD) await users.add(ADMIN_EMAIL, ADMIN_PASSWORD, 'admin');
+
 const app = express();
 app.use(express.json(), express.urlencoded({ extended: false }));
 app.use(ck, csrf());
@@ -32,6 +36,8 @@ app.get('/login', async (req, res) => {
 
 app.post('/login', async (req, res) => {
   const { email, password, return_to: returnTo } = req.body ?? {};
+  // A "sign out everywhere" while the password is checked wins.
+  const epoch = await ck.epochOf(users.idOf(String(email)) ?? 'nobody');
   const user = await users.check(String(email), String(password));
   const isForm = req.is('urlencoded');
   if (!user) {
@@ -41,10 +47,10 @@ app.post('/login', async (req, res) => {
   }
   const { id: subject, ...claims } = user;
   if (isForm) {
-    await login(req, { subject, claims, amr: ['pwd'] });
+    await login(req, { subject, claims, epoch, amr: ['pwd'] });
     return res.redirect(303, localPath(returnTo) ?? '/account');
   }
-  res.json(tokens(await login(req, { subject, claims, amr: ['pwd'], delivery: 'bearer' })));
+  res.json(tokens(await login(req, { subject, claims, epoch, amr: ['pwd'], delivery: 'bearer' })));
 });
 
 app.post(['/refresh', '/api/auth/refresh'], async (req, res) => {

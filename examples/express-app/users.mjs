@@ -18,11 +18,16 @@ export class Users {
   }
 
   /** The new user, or undefined if the address is taken. */
-  async add(email, password) {
-    const user = { id: randomUUID(), email, role: email.startsWith('admin@') ? 'admin' : 'user' };
+  async add(email, password, role = 'user') {
+    const user = { id: randomUUID(), email, role };
     const hashed = await hash(password);
     const added = this.#db.run('INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)', [user.id, email, user.role, hashed]);
     return added.changes === 1 ? user : undefined;
+  }
+
+  /** The id behind an address, or undefined. */
+  idOf(email) {
+    return this.#db.get('SELECT id FROM users WHERE email = ?', [email])?.id;
   }
 
   /** The user with this password, or undefined. */

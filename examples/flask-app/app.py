@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import suppress
 from uuid import uuid4
 
 from cloakroom_flask import (
@@ -9,6 +10,7 @@ from cloakroom_flask import (
     claims_required,
     csrf_token,
     current_user,
+    epoch_of,
     generate_tokens,
     is_local_path,
     login_required,
@@ -53,21 +55,29 @@ def check_user(email, password):
     return {name: row[name] for name in ("id", "email", "role")} if row and good else None
 
 
+def id_of(email):
+    row = database().execute("SELECT id FROM users WHERE email = ?", (str(email),)).fetchone()
+    return row["id"] if row else None
+
+
+def add_user(connection, email, password, role="user"):
+    user = {"id": f"u{uuid4().hex}", "email": email, "role": role}
+    row = (*user.values(), generate_password_hash(password))
+    connection.execute("INSERT INTO users VALUES (?, ?, ?, ?)", row)
+    return user
+
+
 @app.post("/sign-up")
 def sign_up():
     body = request.get_json()
     email, password = body.get("email"), body.get("password")
     if not email or not password:
         return {"error": "Email and password required"}, 400
-    role = "admin" if email.startswith("admin@") else "user"
-    user = {"id": f"u{uuid4().hex}", "email": email, "role": role}
     try:
         with database() as connection:
-            row = (*user.values(), generate_password_hash(password))
-            connection.execute("INSERT INTO users VALUES (?, ?, ?, ?)", row)
+            return add_user(connection, email, password), 201
     except sqlite3.IntegrityError:
         return {"error": "Email already registered"}, 409
-    return user, 201
 
 
 # ---- signing in and out ----
@@ -81,6 +91,8 @@ def login_page():
 @app.post("/login")
 def login():
     body = request.get_json() if request.is_json else request.form
+    # A "sign out everywhere" while the password is checked wins.
+    epoch = epoch_of(id_of(body.get("email")) or "nobody")
     user = check_user(body.get("email"), body.get("password"))
     if user is None and request.is_json:
         return {"error": "Invalid credentials"}, 401
@@ -90,8 +102,8 @@ def login():
         return render_template("login.html", return_to=return_to, error=error), 401
     subject = user.pop("id")
     if request.is_json:
-        return answer(generate_tokens(subject, user, amr=["pwd"]))
-    login_user(subject, claims=user, amr=["pwd"])
+        return answer(generate_tokens(subject, user, amr=["pwd"], epoch=epoch))
+    login_user(subject, claims=user, amr=["pwd"], epoch=epoch)
     return redirect(return_to if is_local_path(return_to) else "/account", 303)
 
 
@@ -187,6 +199,11 @@ with sqlite3.connect(DATABASE) as opened:
         "CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, email TEXT UNIQUE NOT NULL, "
         "role TEXT NOT NULL, password TEXT NOT NULL)"
     )
+    # Who runs the shop says who its administrator is, and no address that somebody signs up with.
+    admin = os.environ.get("ADMIN_EMAIL"), os.environ.get("ADMIN_PASSWORD")
+    if all(admin):
+        with suppress(sqlite3.IntegrityError):  # It is there already.
+            add_user(opened, *admin, role="admin")
 
 if __name__ == "__main__":
     app.run(port=int(os.environ.get("PORT", "5000")), threaded=True)

@@ -51,7 +51,7 @@ async fn sign_up(State(users): State<Users>, Json(new): Json<Credentials>) -> Re
     if new.email.is_empty() || new.password.is_empty() {
         return error(StatusCode::BAD_REQUEST, "Email and password required");
     }
-    match users.add(new.email, new.password).await {
+    match users.add(new.email, new.password, "user").await {
         Some(user) => (StatusCode::CREATED, Json(user)).into_response(),
         None => error(StatusCode::CONFLICT, "Email already registered"),
     }
@@ -156,6 +156,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let variable = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
     let port: u16 = variable("PORT")?.parse()?;
     let users = Users::open(&variable("DATABASE")?)?;
+    // Who runs the shop says who its administrator is, and no address that somebody signs up with.
+    if let (Ok(email), Ok(password)) = (variable("ADMIN_EMAIL"), variable("ADMIN_PASSWORD")) {
+        users.add(email, password, "admin").await;
+    }
     let (url, key) = (variable("CLOAKROOM_URL")?, variable("CLOAKROOM_API_KEY")?);
     let cloakroom = Cloakroom::remote(&url, &key).await?;
     let layer = cloakroom.layer().origin(&format!("http://127.0.0.1:{port}"))?;

@@ -38,8 +38,7 @@ impl Users {
     }
 
     /// A new user; none where the address is taken.
-    pub async fn add(&self, email: String, password: String) -> Option<User> {
-        let role = if email.starts_with("admin@") { "admin" } else { "user" };
+    pub async fn add(&self, email: String, password: String, role: &'static str) -> Option<User> {
         self.work(move |inside| {
             let password = hash(&password)?;
             let row = params![email, role, password];

@@ -20,7 +20,7 @@ export interface LoginOptions {
   acr?: string;
   /** The user's name for the device. */
   label?: string;
-  /** The subject's epoch before the password was checked: a "sign out everywhere" since wins. */
+  /** What `ck.epochOf` said before the password was checked: a "sign out everywhere" since wins. */
   epoch?: number;
   /** Who acts as this user. */
   actor?: string;

@@ -238,6 +238,13 @@ export class Authority {
     return json;
   }
 
+  /** How often a subject's sessions were all ended; one that never had any has zero. */
+  async epochOf(subject: string): Promise<number> {
+    const path = `/admin/v1/subjects/${encodeURIComponent(subject)}`;
+    const { status, json } = await this.#asKeyHolder({ method: 'GET', path }, [404]);
+    return status === 404 ? 0 : json.subject.epoch;
+  }
+
   /** Ends a session; one that is over already is fine. */
   async end(sid: string): Promise<void> {
     const path = `/admin/v1/sessions/${sid}?reason=signed_out`;

@@ -63,6 +63,11 @@ export interface Cloakroom extends Handler {
   /** Rotates a refresh token. Rejects with `token_expired`, `token_invalid`, … */
   refresh(refreshToken: string, callback?: Callback<TokenSet>): Promise<TokenSet>;
   /**
+   * A user's epoch, for `login`: read before the password is checked, it lets a "sign out
+   * everywhere" in between win. Needs the scope `users:read`.
+   */
+  epochOf(subject: string, callback?: Callback<number>): Promise<number>;
+  /**
    * Retires a refresh token from before (option `legacyTokens`), and answers tokens of a new
    * session in its place.
    */
@@ -106,6 +111,9 @@ export function cloakroom(options: CloakroomOptions = {}): Cloakroom {
     ready: { value: () => authority.ready() },
     refresh: {
       value: (token: string, callback?: Callback<TokenSet>) => settle(authority.refresh(token), callback),
+    },
+    epochOf: {
+      value: (subject: string, callback?: Callback<number>) => settle(authority.epochOf(String(subject)), callback),
     },
     exchange: { value: (req: any, token: string) => exchange(legacy, req, token) },
     close: { value: () => authority.close() },

@@ -254,6 +254,23 @@ test('a sign-in over a session that ends meanwhile works, also with an epoch', a
   assert.deepEqual([later.status, later.body.code], [409, 'conflict'], 'over a session too');
 });
 
+test('a sign-out everywhere while the password was checked wins', async () => {
+  const ck = cloakroom({ url: authority.url, apiKey: authority.apiKey, logger: listener() });
+  made.push(ck);
+  assert.equal(await ck.epochOf('usr_w'), 0, 'who never had a session');
+  await browser(app).post('/login', { body: { subject: 'usr_w' } });
+  const epoch = await ck.epochOf('usr_w');
+  assert.equal((await browser(app).post('/login', { body: { subject: 'usr_w', epoch } })).status, 200);
+  await authority.admin('DELETE', '/subjects/usr_w/sessions');
+  const late = await browser(app).post('/login', { body: { subject: 'usr_w', epoch } });
+  assert.deepEqual([late.status, late.body.code], [409, 'conflict']);
+  assert.equal(await ck.epochOf('usr_w'), epoch + 1);
+  const created = await authority.admin('POST', '/api-keys', { name: 'x', scopes: ['sessions:read'] });
+  const short = cloakroom({ url: authority.url, apiKey: created.body.secret, logger: listener() });
+  made.push(short);
+  await assert.rejects(short.epochOf('usr_w'), (fault) => fault.code === 'api_key_refused');
+});
+
 test('d1 a header that names no bearer token switches no check off', async () => {
   const visitor = browser(app);
   await visitor.post('/login', { body: { subject: 'usr_d' } });

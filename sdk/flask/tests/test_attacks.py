@@ -20,6 +20,7 @@ from cloakroom_flask import (
     Refused,
     csrf_exempt,
     current_session,
+    epoch_of,
     login_user,
     rate_limit,
 )
@@ -326,6 +327,29 @@ def test_a_sign_in_over_a_session_that_is_over_works_also_with_an_epoch(
     for late in (app.test_client(), client):
         answer = late.get("/with-epoch")
         assert (answer.status_code, answer.json["code"]) == (409, "conflict")
+
+
+def test_a_sign_out_everywhere_while_the_password_was_checked_wins(
+    make_app: AppMaker, server: Server
+) -> None:
+    app = build(make_app(CLOAKROOM_API_KEY=server.root_key))
+
+    @app.get("/in/<user>/<int:epoch>")
+    def sign_in(user: str, epoch: int) -> dict[str, Any]:
+        login_user(user, epoch=epoch)
+        return {"epoch": epoch_of(user)}
+
+    with app.test_request_context():
+        assert epoch_of("usr_w") == 0, "who never had a session"
+    client = app.test_client()
+    assert client.get("/in/usr_w/0").json == {"epoch": 0}
+    client.post("/everywhere")
+    answer = client.get("/in/usr_w/0")
+    assert (answer.status_code, answer.json["code"]) == (409, "conflict")
+    assert client.get("/in/usr_w/1").json == {"epoch": 1}
+    with build(make_app()).test_request_context(), pytest.raises(CloakroomError) as caught:
+        epoch_of("usr_w")
+    assert caught.value.error_code == "api_key_refused" and "users:read" in str(caught.value)
 
 
 @pytest.mark.parametrize("strange", ["\xa0", "\x0b", "\x0c", "\x1c", "\x85", '"', "x"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ._actions import (
     confirm_login,
+    epoch_of,
     generate_tokens,
     login_user,
     logout_everywhere,
@@ -38,6 +39,7 @@ __all__ = [
     "csrf_token",
     "current_session",
     "current_user",
+    "epoch_of",
     "fresh_login_required",
     "generate_tokens",
     "is_local_path",

@@ -96,6 +96,9 @@ class Authority(Protocol):
     def open(self, body: Mapping[str, Any]) -> Opened:
         """Opens a session."""
 
+    def epoch_of(self, subject: str) -> int:
+        """How often a subject's sessions were all ended."""
+
     def end(self, sid: str) -> None:
         """Ends a session; one that is over already is fine."""
 
@@ -259,6 +262,12 @@ class RemoteAuthority(Listener):
         reply = self._about_session("POST", "/admin/v1/sessions", body, headers=headers)
         opened: Opened = reply.json()
         return opened
+
+    def epoch_of(self, subject: str) -> int:
+        path = f"/admin/v1/subjects/{segment(subject)}"
+        reply = self._about_session("GET", path, expect=(404,))
+        # Who never had a session isn't known yet.
+        return 0 if reply.status == 404 else int(reply.json()["subject"]["epoch"])
 
     def end(self, sid: str) -> None:
         self._about_session("DELETE", f"/admin/v1/sessions/{sid}?reason=signed_out", expect=(404,))

@@ -176,7 +176,7 @@ class Feed:
 def refusal_of_key(url: str, refusal: CloakroomError) -> str:
     """What to tell whoever runs the application when its API key is refused."""
     if refusal.error_code == "insufficient_scope":
-        need = "it needs the scopes sessions:read and sessions:write"
+        need = "it needs the scopes sessions:read and sessions:write, and users:read for epoch_of"
     else:
         need = "set CLOAKROOM_API_KEY to a key of this authority"
     return f"the authority at {url} refuses this API key ({refusal.detail}): {need}"

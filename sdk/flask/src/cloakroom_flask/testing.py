@@ -23,6 +23,7 @@ from . import _errors
 from ._authority import Apply, Data, Opened
 from ._csrf import make_token
 from ._data import encode
+from ._errors import CloakroomError
 from ._revocations import instant
 from ._tokens import AccessClaims, own_claims
 from ._views import Known, SessionView
@@ -42,6 +43,7 @@ class FakeAuthority:
         self._cookies: dict[str, str] = {}
         self._refresh: dict[str, str] = {}
         self._retired: dict[str, float] = {}
+        self._epochs: dict[str, int] = {}
         #: Set it, and every question is answered so: such as ``Unavailable("down")``.
         self.fault: Exception | None = None
 
@@ -100,6 +102,8 @@ class FakeAuthority:
         if self.fault is not None:
             raise self.fault
         data = dict(body.get("data") or {})
+        if body.get("epoch") not in (None, self.epoch_of(str(body["subject"]))):
+            raise CloakroomError("conflict", 409, "the epoch has moved")
         if (former := body.get("replaces")) is not None:
             replaced = self._live(self._cookies.get(former))
             sid = replaced["id"]
@@ -117,6 +121,9 @@ class FakeAuthority:
         self._cookies[token] = sid
         return {"session": view, "session_token": token}
 
+    def epoch_of(self, subject: str) -> int:
+        return self._epochs.get(subject, 0)
+
     def end(self, sid: str) -> None:
         if self.fault is not None:
             raise self.fault
@@ -131,6 +138,7 @@ class FakeAuthority:
             if view["subject"] == subject and sid not in self._ended
         ]
         self._ended.update(dict.fromkeys(live, "signed_out_everywhere"))
+        self._epochs[subject] = self.epoch_of(subject) + 1
         return len(live)
 
     def end_of(self, sid: str) -> str | None:
