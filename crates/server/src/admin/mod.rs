@@ -24,7 +24,7 @@ mod view;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, any, delete, get, patch, post, put};
+use axum::routing::{MethodFilter, MethodRouter, any, get, on};
 use hyper::Method;
 
 use crate::problem::Problem;
@@ -35,19 +35,31 @@ pub use listeners::Listeners;
 
 /// One endpoint: its method, its path, what a key needs for it, and what answers.
 struct Endpoint {
-    method: Method,
+    method: &'static Method,
     path: &'static str,
     scope: Scope,
-    handler: fn() -> MethodRouter<Arc<Site>>,
+    /// Its part of the router, for this method and no other.
+    route: fn(MethodFilter) -> MethodRouter<Arc<Site>>,
+    filter: MethodFilter,
 }
 
+/// A method, and what the router calls it.
+#[derive(Clone, Copy)]
+struct Verb(&'static Method, MethodFilter);
+
+const GET: Verb = Verb(&Method::GET, MethodFilter::GET);
+const POST: Verb = Verb(&Method::POST, MethodFilter::POST);
+const PUT: Verb = Verb(&Method::PUT, MethodFilter::PUT);
+const PATCH: Verb = Verb(&Method::PATCH, MethodFilter::PATCH);
+const DELETE: Verb = Verb(&Method::DELETE, MethodFilter::DELETE);
+
 const fn at(
-    method: Method,
+    Verb(method, filter): Verb,
     path: &'static str,
     scope: Scope,
-    handler: fn() -> MethodRouter<Arc<Site>>,
+    route: fn(MethodFilter) -> MethodRouter<Arc<Site>>,
 ) -> Endpoint {
-    Endpoint { method, path, scope, handler }
+    Endpoint { method, path, scope, route, filter }
 }
 
 use Scope::{Admin, Events, Keys, SessionsRead, SessionsWrite, UsersRead, UsersWrite};
@@ -68,62 +80,64 @@ const USER: &str = "/admin/v1/users/{id}";
 /// of this node.
 const REFERENCE: &str = "/openapi";
 
+/// What no endpoint has: only who holds a key learns that it isn't there.
+const NOTHING: &str = "/admin/{*rest}";
+
 /// Every endpoint that needs a key.
-static ROUTES: [Endpoint; 42] = [
-    at(Method::POST, SESSIONS, SessionsWrite, || post(open::open)),
-    at(Method::GET, SESSIONS, SessionsRead, || get(sessions::list)),
-    at(Method::POST, "/admin/v1/sessions/verify", SessionsRead, || post(sessions::verify)),
-    at(Method::POST, "/admin/v1/sessions/touch", SessionsWrite, || post(sessions::touch)),
-    at(Method::POST, "/admin/v1/sessions/end-all", Admin, || post(end_all::end_all)),
-    at(Method::GET, SESSION, SessionsRead, || get(sessions::read)),
-    at(Method::PATCH, SESSION, SessionsWrite, || patch(sessions::change)),
-    at(Method::DELETE, SESSION, SessionsWrite, || delete(sessions::end)),
-    at(Method::GET, DATA, SessionsRead, || get(data::read)),
-    at(Method::PUT, DATA, SessionsWrite, || put(data::replace)),
-    at(Method::PATCH, DATA, SessionsWrite, || patch(data::change)),
-    at(Method::GET, HANDLE, SessionsRead, || get(handles::read)),
-    at(Method::PUT, HANDLE, SessionsWrite, || put(handles::put)),
-    at(Method::DELETE, HANDLE, SessionsWrite, || delete(handles::delete)),
-    at(Method::GET, SUBJECT_SESSIONS, SessionsRead, || get(subjects::sessions)),
-    at(Method::DELETE, SUBJECT_SESSIONS, SessionsWrite, || delete(subjects::sign_out)),
-    at(Method::GET, SUBJECT, UsersRead, || get(subjects::read)),
-    at(Method::PATCH, SUBJECT, UsersWrite, || patch(subjects::change)),
-    at(Method::DELETE, SUBJECT, UsersWrite, || delete(subjects::erase)),
-    at(Method::POST, "/admin/v1/tokens/revoke", SessionsWrite, || post(tokens::revoke)),
-    at(Method::GET, USERS, UsersRead, || get(users::list)),
-    at(Method::POST, USERS, UsersWrite, || post(users::create)),
-    at(Method::GET, USER, UsersRead, || get(users::read)),
-    at(Method::PATCH, USER, UsersWrite, || patch(users::change)),
-    at(Method::DELETE, USER, UsersWrite, || delete(users::delete)),
-    at(Method::POST, "/admin/v1/users/{id}/reset", UsersWrite, || post(users::reset)),
-    at(Method::GET, "/admin/v1/stats", Admin, || get(stats::read)),
-    at(Method::GET, "/admin/v1/keys", Keys, || get(keys::list)),
-    at(Method::POST, "/admin/v1/keys/rotate", Keys, || post(keys::rotate)),
-    at(Method::POST, "/admin/v1/keys/rewrap", Keys, || post(keys::rewrap)),
-    at(Method::POST, "/admin/v1/keys/{kid}/revoke", Keys, || post(keys::revoke)),
-    at(Method::GET, API_KEYS, Admin, || get(api_keys::list)),
-    at(Method::POST, API_KEYS, Admin, || post(api_keys::create)),
-    at(Method::DELETE, API_KEY, Admin, || delete(api_keys::delete)),
-    at(Method::GET, "/admin/v1/events", Events, || get(events::list)),
-    at(Method::GET, "/admin/v1/events/stream", Events, || get(events::stream)),
-    at(Method::GET, "/admin/v1/revocations", SessionsRead, || get(revocations::snapshot)),
-    at(Method::GET, REVOCATION_STREAM, SessionsRead, || get(revocations::stream)),
-    at(Method::POST, "/admin/v1/sweep", Admin, || post(end_all::sweep)),
-    at(Method::GET, "/metrics", Scope::Any, || get(crate::metrics::read)),
-    at(Method::GET, "/openapi.json", Scope::Any, || get(crate::openapi::read)),
-    // What no endpoint has: only who holds a key learns that it isn't there.
-    at(Method::OPTIONS, "/admin/{*rest}", Scope::Any, || any(nothing_here)),
+static ROUTES: [Endpoint; 41] = [
+    at(POST, SESSIONS, SessionsWrite, |m| on(m, open::open)),
+    at(GET, SESSIONS, SessionsRead, |m| on(m, sessions::list)),
+    at(POST, "/admin/v1/sessions/verify", SessionsRead, |m| on(m, sessions::verify)),
+    at(POST, "/admin/v1/sessions/touch", SessionsWrite, |m| on(m, sessions::touch)),
+    at(POST, "/admin/v1/sessions/end-all", Admin, |m| on(m, end_all::end_all)),
+    at(GET, SESSION, SessionsRead, |m| on(m, sessions::read)),
+    at(PATCH, SESSION, SessionsWrite, |m| on(m, sessions::change)),
+    at(DELETE, SESSION, SessionsWrite, |m| on(m, sessions::end)),
+    at(GET, DATA, SessionsRead, |m| on(m, data::read)),
+    at(PUT, DATA, SessionsWrite, |m| on(m, data::replace)),
+    at(PATCH, DATA, SessionsWrite, |m| on(m, data::change)),
+    at(GET, HANDLE, SessionsRead, |m| on(m, handles::read)),
+    at(PUT, HANDLE, SessionsWrite, |m| on(m, handles::put)),
+    at(DELETE, HANDLE, SessionsWrite, |m| on(m, handles::delete)),
+    at(GET, SUBJECT_SESSIONS, SessionsRead, |m| on(m, subjects::sessions)),
+    at(DELETE, SUBJECT_SESSIONS, SessionsWrite, |m| on(m, subjects::sign_out)),
+    at(GET, SUBJECT, UsersRead, |m| on(m, subjects::read)),
+    at(PATCH, SUBJECT, UsersWrite, |m| on(m, subjects::change)),
+    at(DELETE, SUBJECT, UsersWrite, |m| on(m, subjects::erase)),
+    at(POST, "/admin/v1/tokens/revoke", SessionsWrite, |m| on(m, tokens::revoke)),
+    at(GET, USERS, UsersRead, |m| on(m, users::list)),
+    at(POST, USERS, UsersWrite, |m| on(m, users::create)),
+    at(GET, USER, UsersRead, |m| on(m, users::read)),
+    at(PATCH, USER, UsersWrite, |m| on(m, users::change)),
+    at(DELETE, USER, UsersWrite, |m| on(m, users::delete)),
+    at(POST, "/admin/v1/users/{id}/reset", UsersWrite, |m| on(m, users::reset)),
+    at(GET, "/admin/v1/stats", Admin, |m| on(m, stats::read)),
+    at(GET, "/admin/v1/keys", Keys, |m| on(m, keys::list)),
+    at(POST, "/admin/v1/keys/rotate", Keys, |m| on(m, keys::rotate)),
+    at(POST, "/admin/v1/keys/rewrap", Keys, |m| on(m, keys::rewrap)),
+    at(POST, "/admin/v1/keys/{kid}/revoke", Keys, |m| on(m, keys::revoke)),
+    at(GET, API_KEYS, Admin, |m| on(m, api_keys::list)),
+    at(POST, API_KEYS, Admin, |m| on(m, api_keys::create)),
+    at(DELETE, API_KEY, Admin, |m| on(m, api_keys::delete)),
+    at(GET, "/admin/v1/events", Events, |m| on(m, events::list)),
+    at(GET, "/admin/v1/events/stream", Events, |m| on(m, events::stream)),
+    at(GET, "/admin/v1/revocations", SessionsRead, |m| on(m, revocations::snapshot)),
+    at(GET, REVOCATION_STREAM, SessionsRead, |m| on(m, revocations::stream)),
+    at(POST, "/admin/v1/sweep", Admin, |m| on(m, end_all::sweep)),
+    at(GET, "/metrics", Scope::Any, |m| on(m, crate::metrics::read)),
+    at(GET, "/openapi.json", Scope::Any, |m| on(m, crate::openapi::read)),
 ];
 
 /// What is served on the admin listener: the endpoints of this module behind their scopes, and
 /// `standard` as it is, all of it for requests to this listener's own name only.
 pub fn routes(site: &Arc<Site>, standard: Router<Arc<Site>>) -> Router<Arc<Site>> {
-    let endpoints = ROUTES
-        .iter()
-        .fold(Router::new(), |router, endpoint| router.route(endpoint.path, (endpoint.handler)()));
+    let endpoints = ROUTES.iter().fold(Router::new(), |router, endpoint| {
+        router.route(endpoint.path, (endpoint.route)(endpoint.filter))
+    });
     let key = axum::middleware::from_fn_with_state(Arc::clone(site), guard::require_scope);
     let own = axum::middleware::from_fn_with_state(Arc::clone(site), guard::require_own_name);
     endpoints
+        .route(NOTHING, any(nothing_here))
         .layer(key)
         .merge(standard)
         .route(REFERENCE, get(crate::openapi::read_page))
@@ -135,12 +149,14 @@ pub fn routes(site: &Arc<Site>, standard: Router<Arc<Site>>) -> Router<Arc<Site>
 /// The templates of all routes of this listener.
 pub(crate) fn templates() -> Vec<String> {
     let own = ROUTES.iter().map(|endpoint| endpoint.path.to_owned());
-    own.chain([REFERENCE.to_owned()]).chain(crate::public::standard_templates()).collect()
+    own.chain([NOTHING.to_owned(), REFERENCE.to_owned()])
+        .chain(crate::public::standard_templates())
+        .collect()
 }
 
 /// Method, path and scope of every endpoint, for tests and for whoever describes them.
 pub fn table() -> impl Iterator<Item = (&'static Method, &'static str, Scope)> {
-    ROUTES.iter().map(|endpoint| (&endpoint.method, endpoint.path, endpoint.scope))
+    ROUTES.iter().map(|endpoint| (endpoint.method, endpoint.path, endpoint.scope))
 }
 
 async fn nothing_here() -> Problem {

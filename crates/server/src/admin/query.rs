@@ -7,7 +7,7 @@ use cloakroom_core::limits::PAGE_MAX;
 use cloakroom_core::types::{Sid, Subject};
 use hyper::http::request::Parts;
 
-use crate::http::Ask;
+use crate::http::{Ask, urlencoded};
 use crate::problem::Problem;
 
 /// The parameters of a query.
@@ -21,14 +21,7 @@ impl Query {
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
-        let mut parameters = BTreeMap::new();
-        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if parameters.insert(decode(name)?, decode(value)?).is_some() {
-                return Err(Problem::malformed("a parameter is there twice"));
-            }
-        }
-        Ok(Self(parameters))
+        urlencoded::parse(text.as_bytes(), "the query").map(Self)
     }
 
     /// A parameter's text. An empty one counts as none.
@@ -40,10 +33,10 @@ impl Query {
     pub(super) fn limit(&mut self) -> Result<usize, Problem> {
         let Some(text) = self.0.remove("limit") else { return Ok(PAGE_MAX) };
         let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse()
-            .ok()
-            .filter(|limit| plain && (1..=PAGE_MAX).contains(limit))
-            .ok_or_else(|| Problem::invalid_member("limit", "must be a whole number from 1 to 200"))
+        text.parse().ok().filter(|limit| plain && (1..=PAGE_MAX).contains(limit)).ok_or_else(|| {
+            let why = format!("must be a whole number from 1 to {PAGE_MAX}");
+            Problem::invalid_member("limit", why)
+        })
     }
 
     /// `subject`.
@@ -69,24 +62,6 @@ impl Query {
             None => Ok(()),
         }
     }
-}
-
-fn decode(text: &str) -> Result<String, Problem> {
-    let malformed = || Problem::malformed("the query is malformed");
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let high = rest.next().and_then(hex).ok_or_else(malformed)?;
-                high << 4 | rest.next().and_then(hex).ok_or_else(malformed)?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| malformed())
 }
 
 /// The one variable segment of a path, decoded.

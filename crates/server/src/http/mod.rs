@@ -9,6 +9,7 @@ mod network_meters;
 mod pulse;
 mod request_id;
 mod shell;
+pub(crate) mod urlencoded;
 mod watched;
 
 pub use ask::{Ask, Asked, Peer, QuotaName, RateNote, header};

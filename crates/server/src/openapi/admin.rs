@@ -318,3 +318,18 @@ fn upkeep() -> Vec<Operation> {
 fn plain(example: &str) -> Value {
     shown_as(json!({"type": "string"}), example.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l1_no_operation_is_described_that_is_not_in_the_table_of_routes() {
+        let with_key = operations().into_iter().filter(|one| matches!(one.proof, Proof::ApiKey(_)));
+        for operation in with_key.filter(|one| one.served == Served::Admin) {
+            let (method, path) = (operation.method.to_ascii_uppercase(), &operation.path);
+            let listed = admin::table().any(|(m, p, _)| m.as_str() == method && p == path);
+            assert!(listed, "{method} {path}");
+        }
+    }
+}

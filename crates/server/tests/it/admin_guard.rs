@@ -34,6 +34,23 @@ fn key_with(world: &AdminWorld, scopes: &[&str]) -> String {
 }
 
 #[test]
+fn l1_a_route_takes_the_methods_of_the_table_and_no_other() {
+    let world = AdminWorld::new();
+    let routes = routes();
+    for (_, path, _) in &routes {
+        let url = format!("{}{path}", world.admin);
+        let bearer = format!("Bearer {}", world.key);
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            if routes.iter().any(|(listed, of, _)| listed == method && of == path) {
+                continue;
+            }
+            let answer = world.send(method, &url, &[("authorization", &bearer)], None);
+            assert_eq!(answer.status, 405, "{method} {path} {}", answer.text);
+        }
+    }
+}
+
+#[test]
 fn l1_every_route_needs_a_key_and_the_scope_of_the_table() {
     let world = AdminWorld::new();
     let keys: Vec<(Scope, String)> = Scope::ALL
