@@ -233,6 +233,10 @@ impl<S: Store> Authority<S> {
                 return Ok(match (is_recent, replaces) {
                     (true, _) => End::Unopened { sid, since, replaces },
                     (false, true) => End::Over(EndReason::Replaced),
+                    // It was opened once, and its end is kept no longer.
+                    (false, false) if pointer.until.is_some_and(|until| loaded.now < until) => {
+                        End::Over(EndReason::SignedOut)
+                    }
                     (false, false) => End::Nowhere,
                 });
             };
@@ -393,7 +397,7 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Done(false));
             }
             let mut batch = Batch::default();
-            put_pointer(&mut batch, name, sid, loaded, loaded.now.plus(INTENT));
+            put_pointer(&mut batch, name, sid, loaded, None);
             Ok(Decision::Commit(batch, true))
         };
         Ok(self.transact(name.home, vec![key.clone()], decide).await?.0)
@@ -443,8 +447,7 @@ impl<S: Store> Authority<S> {
                         batch.put(key, version, Record::Data(Object::new()), Review::Never);
                     }
                     if let Some((name, _)) = pointer {
-                        let look_at = session.refused_from().plus(self.settings.keep_ended);
-                        put_pointer(&mut batch, name, sid, loaded, look_at);
+                        put_pointer(&mut batch, name, sid, loaded, Some(session.expires_at));
                     }
                     Decision::Commit(batch, true)
                 }
@@ -634,8 +637,8 @@ impl<S: Store> Authority<S> {
         })
     }
 
-    /// Looks after a pointer: it stays as long as the end of its session is remembered. False: it
-    /// is gone.
+    /// Looks after a pointer: it stays as long as its session might have lived, and as that is
+    /// known, so that what ended under it stays ended. False: it is gone.
     pub(crate) async fn review_handle(
         &self,
         home: Partition,
@@ -647,26 +650,30 @@ impl<S: Store> Authority<S> {
         let seen = self.load(home, std::slice::from_ref(&key)).await?;
         let Some(pointer) = pointer_of(&key, &seen) else { return Ok(false) };
         let found = self.load_session(pointer.sid).await?;
-        let (sid, look_at) = match found.session(pointer.sid) {
-            Some(session) => match session.lifecycle {
-                Lifecycle::Live => (pointer.sid, session.refused_from()),
-                Lifecycle::Ended(ending) => (ending.successor.unwrap_or(pointer.sid), ending.at),
-            },
-            None => (pointer.sid, pointer.at),
+        let session = found.session(pointer.sid);
+        let kept_until = |ending: Ending| ending.at.plus(self.settings.keep_ended);
+        let (sid, until) = match session.map(|session| (session.lifecycle, session.expires_at)) {
+            // What is known of this session is nothing of its successor.
+            Some((Lifecycle::Ended(Ending { successor: Some(next), .. }), _)) => (next, None),
+            Some((Lifecycle::Ended(ending), expires_at)) => {
+                (pointer.sid, Some(expires_at.max(kept_until(ending))))
+            }
+            Some((Lifecycle::Live, expires_at)) => (pointer.sid, Some(expires_at)),
+            None => (pointer.sid, pointer.until),
         };
-        let is_abandoned = found.session(pointer.sid).is_none() && now.since(pointer.at) >= INTENT;
-        let look_at = look_at.plus(self.settings.keep_ended.max(INTENT)).max(now.plus(PAUSE));
+        let is_awaited = session.is_some() || now.since(pointer.at) < INTENT;
+        let is_kept = is_awaited || until.is_some_and(|until| now < until);
         let decide = |loaded: &Loaded| {
             if loaded.version(&key) != seen.version(&key) {
                 return Ok(Decision::Done(true));
             }
             let mut batch = Batch::default();
-            if is_abandoned {
-                batch.delete(key.clone(), loaded.version(&key));
+            if is_kept {
+                put_pointer(&mut batch, name, sid, loaded, until);
             } else {
-                put_pointer(&mut batch, name, sid, loaded, look_at);
+                batch.delete(key.clone(), loaded.version(&key));
             }
-            Ok(Decision::Commit(batch, !is_abandoned))
+            Ok(Decision::Commit(batch, is_kept))
         };
         Ok(self.transact(home, vec![key.clone()], decide).await?.0)
     }
@@ -679,14 +686,17 @@ fn pointer_of(key: &Key, loaded: &Loaded) -> Option<HandlePointer> {
     }
 }
 
-fn put_pointer(batch: &mut Batch, name: Name, sid: Sid, loaded: &Loaded, look_at: Timestamp) {
+/// Files a pointer to be looked after when its session is over in any case; before it is known to
+/// be opened, soon.
+fn put_pointer(batch: &mut Batch, name: Name, sid: Sid, loaded: &Loaded, until: Option<Timestamp>) {
     let key = Key::Handle(name.hash);
     let version = loaded.version(&key);
     // An old pointer that is looked after stays old: it announces no session.
     let same = pointer_of(&key, loaded).filter(|pointer| pointer.sid == sid);
     let at = same.map_or(loaded.now, |pointer| pointer.at);
-    let record = Record::Handle(HandlePointer { sid, at });
-    batch.put(key, version, record, Review::At(look_at));
+    let soon = loaded.now.plus(INTENT);
+    let look_at = until.map_or(soon, |until| until.max(soon));
+    batch.put(key, version, Record::Handle(HandlePointer { sid, at, until }), Review::At(look_at));
 }
 
 /// What opening a session is decided by, its pointer apart.

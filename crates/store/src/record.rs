@@ -66,6 +66,8 @@ pub struct HandlePointer {
     pub sid: Sid,
     /// When it was put.
     pub at: Timestamp,
+    /// Until when its handle is over if the session is gone; known once that was opened.
+    pub until: Option<Timestamp>,
 }
 
 /// What is kept of a denied access token.

@@ -125,15 +125,34 @@ async fn g3_after_an_end_nothing_lives_again() {
     world.authority.touch_handles(&[handle()]).await.expect("dropped");
     world.authority.end_handle(&handle(), &ctx()).await.expect("it is over already");
     assert_eq!(world.count_events(EventKind::SessionEnded).await, 1);
-    // For as long as the end is remembered, through every clean-up.
-    world.advance(DAY - HOUR);
-    world.authority.sweep().await.expect("a sweep");
-    assert_eq!(ended(world.authority.handle(&handle()).await), EndReason::SignedOut);
-    world.advance(2 * HOUR);
-    world.authority.sweep().await.expect("a sweep");
-    world.advance(DAY);
-    world.authority.sweep().await.expect("a sweep");
-    assert!(store(&world, put(None, json!({}))).await.is_new);
+}
+
+/// A token of before may be good for longer than an end is kept: it must not open anything anew.
+#[tokio::test]
+async fn g3_a_handle_is_over_for_as_long_as_its_session_might_have_lived() {
+    let world = World::new().await;
+    // In the handle's own partition, and in others.
+    for number in 0..8 {
+        let subject = Subject::parse(&format!("usr_{number}")).expect("a subject");
+        let handle = Handle::parse(&HANDLE.replace("47D", &format!("{number}4D"))).expect("one");
+        let put = || put(Some(subject.clone()), json!({}));
+        let ctx = ctx();
+        let store = || world.authority.put_handle(&handle, put(), IfMatch::Any, &ctx);
+        assert!(store().await.expect("stored").is_new);
+        world.authority.sweep().await.expect("a sweep");
+        world.advance(HOUR);
+        world.authority.sweep().await.expect("a sweep");
+        world.authority.end_subject(&subject, &ctx).await.expect("a raise");
+        assert_eq!(ended(store().await), EndReason::SignedOutEverywhere);
+        for _ in 0..6 {
+            world.advance(DAY - HOUR / 6);
+            world.authority.sweep().await.expect("a sweep");
+            assert!(matches!(refusal(store().await), Refusal::SessionEnded(_)));
+        }
+        world.advance(DAY);
+        world.authority.sweep().await.expect("a sweep");
+        assert!(store().await.expect("stored").is_new);
+    }
 }
 
 #[tokio::test]

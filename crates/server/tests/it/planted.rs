@@ -106,7 +106,7 @@ impl Plan {
         batch.put(second, live.version, live.record.clone(), Review::Never);
         let data = Record::Data(cloakroom_core::session::Object::new());
         batch.put(Key::Data(stray(2)), Version::ZERO, data, Review::Never);
-        let pointer = HandlePointer { sid: stray(3), at: Timestamp::EPOCH };
+        let pointer = HandlePointer { sid: stray(3), at: Timestamp::EPOCH, until: None };
         batch.put(Key::Handle([3; 32]), Version::ZERO, Record::Handle(pointer), Review::Never);
         // Two of which the log knows nothing, one of them ended.
         let Record::Session(session) = &live.record else { panic!("a session") };

@@ -28,7 +28,10 @@ pub fn one_of_each_kind() -> Vec<(Key, Record)> {
             Key::Identifier([2; 32]),
             Record::Identifier(IdentifierPointer { user: subject, at: at(5) }),
         ),
-        (Key::Handle([4; 32]), Record::Handle(HandlePointer { sid: sid(5), at: at(8) })),
+        (
+            Key::Handle([4; 32]),
+            Record::Handle(HandlePointer { sid: sid(5), at: at(8), until: Some(at(9)) }),
+        ),
         (Key::DeniedToken("1-jti".into()), Record::DeniedToken(DeniedToken { until: at(6) })),
         (Key::Throttle([3; 32]), Record::Throttle(u64::MAX)),
         (Key::Partition, Record::Partition(PartitionState { epoch: 7, bumped_at: at(7) })),

@@ -230,6 +230,8 @@ struct PointerShape {
 struct HandleShape {
     id: Id,
     at: Ms,
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    until: Option<Ms>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -535,14 +537,14 @@ impl From<PointerShape> for IdentifierPointer {
 
 impl From<HandlePointer> for HandleShape {
     fn from(pointer: HandlePointer) -> Self {
-        let HandlePointer { sid, at } = pointer;
-        Self { id: Id(sid), at: Ms(at) }
+        let HandlePointer { sid, at, until } = pointer;
+        Self { id: Id(sid), at: Ms(at), until: until.map(Ms) }
     }
 }
 
 impl From<HandleShape> for HandlePointer {
     fn from(shape: HandleShape) -> Self {
-        Self { sid: shape.id.0, at: shape.at.0 }
+        Self { sid: shape.id.0, at: shape.at.0, until: shape.until.map(|until| until.0) }
     }
 }
 
