@@ -1,6 +1,7 @@
 //! Opening a session: at a sign-in, by a backend, in place of another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloakroom_core::event::{Event, EventKind, FeedEntry};
 use cloakroom_core::refusal::Refusal;
@@ -377,7 +378,9 @@ impl<S: Store> Authority<S> {
         let (access, refresh_expires_in) = match &session.holder {
             Holder::Cookie { .. } => (None, None),
             Holder::Refresh(_) => {
-                let left = session.idle_expires_at().since(now).as_secs();
+                // To the nearest second: the answer comes some milliseconds after the opening.
+                let left = session.idle_expires_at().since(now) + Duration::from_millis(500);
+                let left = left.as_secs();
                 (Some(self.access_token(&session, subject, now)?), Some(left))
             }
         };

@@ -18,8 +18,20 @@ use crate::server::Server;
 use crate::settings::{Login, RedisSettings, Target, TlsFiles, Topology};
 use crate::value;
 
+/// What somebody connects for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To use the store, which is made where there is none.
+    Use,
+    /// To look at one that is there.
+    Look,
+}
+
 /// Connects, checks, and finds the store or makes it.
-pub(crate) async fn connect(settings: &RedisSettings) -> Result<Server, RedisError> {
+pub(crate) async fn connect(
+    settings: &RedisSettings,
+    purpose: Purpose,
+) -> Result<Server, RedisError> {
     check(settings)?;
     let mut target = Target::parse(settings.url.expose())?;
     let certificates = if target.is_tls { Some(certificates(&settings.tls)?) } else { None };
@@ -52,7 +64,10 @@ pub(crate) async fn connect(settings: &RedisSettings) -> Result<Server, RedisErr
     for node in routes.masters() {
         check_node(&node, is_cluster).await?;
     }
-    let partitions = prepare(&first, settings).await?;
+    let partitions = match purpose {
+        Purpose::Use => prepare(&first, settings).await?,
+        Purpose::Look => look(&first, settings).await?,
+    };
     // So far they were asked for as many partitions as a new store would have.
     routes.doubt();
     routes.master(Partition::ZERO, partitions).await?;
@@ -115,7 +130,6 @@ async fn prepare(node: &Node, settings: &RedisSettings) -> Result<u16, RedisErro
     let named = [keys.layout(), keys.trial(1), keys.trial(2), keys.trial(3)];
     let mut call = Call::script(&PREPARE, &named);
     call.arg(format!("{LAYOUT} {}", settings.partitions));
-    let problem = |fault| at_node(node, fault);
     let mut cmd = redis::cmd("SCRIPT");
     cmd.arg("LOAD").arg(PREPARE.text());
     let prepared = async {
@@ -123,11 +137,35 @@ async fn prepare(node: &Node, settings: &RedisSettings) -> Result<u16, RedisErro
         link.ask(&cmd).await?;
         link.ask(&call.cmd).await
     };
-    let reply = match tokio::time::timeout(settings.timeout, prepared).await {
-        Ok(reply) => reply.map_err(problem)?,
-        Err(_) => return Err(problem(Fault::Lost("it didn't answer in time".to_owned()))),
-    };
-    let layout = value::text(&reply).unwrap_or_default();
+    let reply = in_time(node, settings, prepared).await?;
+    read_layout(value::text(&reply).unwrap_or_default())
+}
+
+/// Finds the layout; writes nothing.
+async fn look(node: &Node, settings: &RedisSettings) -> Result<u16, RedisError> {
+    let mut cmd = redis::cmd("GET");
+    cmd.arg(Keys::of(&settings.namespace, Partition::ZERO).layout());
+    let reply = in_time(node, settings, async { node.shared().await?.ask(&cmd).await }).await?;
+    match value::text(&reply) {
+        Some(layout) => read_layout(layout),
+        None => Err(RedisError::NoStore(settings.namespace.clone())),
+    }
+}
+
+async fn in_time(
+    node: &Node,
+    settings: &RedisSettings,
+    asked: impl Future<Output = Result<redis::Value, Fault>>,
+) -> Result<redis::Value, RedisError> {
+    let problem = |fault| at_node(node, fault);
+    match tokio::time::timeout(settings.timeout, asked).await {
+        Ok(reply) => reply.map_err(problem),
+        Err(_) => Err(problem(Fault::Lost("it didn't answer in time".to_owned()))),
+    }
+}
+
+/// How many partitions a store of this layout has.
+fn read_layout(layout: &str) -> Result<u16, RedisError> {
     let partitions = match layout.split_once(' ') {
         Some((LAYOUT, partitions)) => partitions.parse().ok(),
         Some(_) | None => None,

@@ -66,6 +66,15 @@ pub enum RedisError {
     /// The server is not part of a cluster.
     #[error("Redis at {0} is no cluster; write `redis://` instead of `redis+cluster://`")]
     NoCluster(String),
+    /// The server has fewer databases than the URL names.
+    #[error("Redis at {0} has no database of the number that the URL of the store names")]
+    NoDatabase(String),
+    /// What the URL names as a sentinel is none.
+    #[error("Redis at {0} is no sentinel; write `redis://` instead of `redis+sentinel://`")]
+    NoSentinel(String),
+    /// Nobody has made a store of that namespace there.
+    #[error("Redis has no store of the namespace `{0}`")]
+    NoStore(String),
     /// The store was made by another release, or its layout can't be read.
     #[error("the store has the layout `{0}`, which this release doesn't know; use a newer one")]
     Layout(String),
@@ -102,6 +111,9 @@ impl RedisError {
             | Self::Evicts { .. }
             | Self::PartOfCluster(_)
             | Self::NoCluster(_)
+            | Self::NoDatabase(_)
+            | Self::NoSentinel(_)
+            | Self::NoStore(_)
             | Self::Layout(_) => false,
         }
     }

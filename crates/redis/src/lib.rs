@@ -47,6 +47,7 @@ mod wake;
 pub use error::RedisError;
 pub use settings::{RedisSettings, TlsFiles};
 
+use connect::Purpose;
 use keys::Keys;
 use link::Expects;
 use owners::Owners;
@@ -66,14 +67,26 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects to the store, or makes one.
     pub async fn connect(settings: &RedisSettings) -> Result<Self, RedisError> {
-        let server = connect::connect(settings).await?;
-        Ok(Self {
+        Ok(Self::over(connect::connect(settings, Purpose::Use).await?, settings))
+    }
+
+    /// Connects to a store that is there already, and writes nothing for that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connect`], and [`RedisError::NoStore`].
+    pub async fn find(settings: &RedisSettings) -> Result<Self, RedisError> {
+        Ok(Self::over(connect::connect(settings, Purpose::Look).await?, settings))
+    }
+
+    fn over(server: Server, settings: &RedisSettings) -> Self {
+        Self {
             wake: Wake::new(Arc::clone(&server.routes), &settings.namespace),
             server,
             namespace: settings.namespace.clone(),
             replica_wait: settings.replica_wait,
             owners: Owners::new(),
-        })
+        }
     }
 
     /// What the servers promise of a commit that waits for no replica: the least of them all.

@@ -365,11 +365,22 @@ pub(crate) fn at_node(node: &Node, fault: Fault) -> RedisError {
         Fault::Lost(problem) | Fault::Later(problem) => {
             RedisError::Unreachable { address, problem }
         }
-        Fault::Moved(_)
-        | Fault::Ask(_)
-        | Fault::NoScript
-        | Fault::WrongType(_)
-        | Fault::Other(_) => RedisError::Unexpected { address, problem: fault.problem() },
+        Fault::Moved(_) | Fault::Ask(_) | Fault::NoScript | Fault::WrongType(_) => {
+            RedisError::Unexpected { address, problem: fault.problem() }
+        }
+        Fault::Other(problem) => of_words(address, problem),
+    }
+}
+
+/// What waiting can't mend is known by its words alone.
+fn of_words(address: String, problem: String) -> RedisError {
+    let words = problem.to_ascii_lowercase();
+    if words.contains("db index") {
+        RedisError::NoDatabase(address)
+    } else if words.contains("unknown command") && words.contains("sentinel") {
+        RedisError::NoSentinel(address)
+    } else {
+        RedisError::Unexpected { address, problem }
     }
 }
 

@@ -86,6 +86,25 @@ impl Held {
     }
 }
 
+/// Whether a store is what an interrupted copy left: no store yet, and not empty either. The last
+/// partition is copied first.
+pub(crate) async fn is_unfinished<S: Store>(store: &S) -> Result<bool, StoreError> {
+    let is_none = |found: Vec<Option<Versioned>>| found.iter().all(Option::is_none);
+    if !is_none(identity(store).await?) {
+        return Ok(false);
+    }
+    let last = Partition(store.partitions() - 1);
+    let mut is_empty = true;
+    for kind in Kind::ALL {
+        is_empty &= store.page(last, kind, None, 1).await?.is_empty();
+    }
+    for log in [Log::Audit, Log::Feed] {
+        is_empty &= store.log(last, log, Tick::ZERO, 1).await?.is_empty();
+    }
+    // Another node may have made it a store meanwhile.
+    Ok(!is_empty && is_none(identity(store).await?))
+}
+
 /// Copies everything; `tell` hears how many partitions are done, and of what is in them.
 pub async fn copy<S: Store, T: Store>(
     source: &S,
@@ -146,7 +165,8 @@ async fn compare<S: Store, T: Store>(
     Err(CopyError::Differs { partition })
 }
 
-async fn check<S: Store, T: Store>(source: &S, target: &T) -> Result<(), CopyError> {
+/// Whether the one can be copied into the other. To be asked before anybody's writes are held.
+pub(crate) async fn check<S: Store, T: Store>(source: &S, target: &T) -> Result<(), CopyError> {
     let (source_has, found) = (source.partitions(), target.partitions());
     if source_has != found {
         return Err(CopyError::Partitions { source_has, target: found });
@@ -407,6 +427,17 @@ mod tests {
         target.commit(Partition(2), batch).await.expect("committed");
         let copied = copy(&source, &target, |_, _| {}).await.expect("copied");
         assert_eq!((copied.records, copied.entries), (903, 9));
+    }
+
+    #[tokio::test]
+    async fn what_an_interrupted_copy_left_is_no_store_to_serve() {
+        let (source, target) = (filled().await, memory());
+        assert!(!is_unfinished(&target).await.expect("read"), "an empty place is none");
+        assert!(!is_unfinished(&source).await.expect("read"), "a whole store is none");
+        copy_kind(&source, &target, Partition(2), Kind::DeniedToken).await.expect("copied");
+        assert!(is_unfinished(&target).await.expect("read"));
+        copy(&source, &target, |_, _| {}).await.expect("copied");
+        assert!(!is_unfinished(&target).await.expect("read"));
     }
 
     #[tokio::test]

@@ -103,6 +103,32 @@ async fn a_cluster_and_a_single_server_are_told_apart() {
 }
 
 #[tokio::test]
+async fn what_waiting_cannot_mend_is_said_at_once() {
+    let (server, settings) = server(&[]);
+    server.wait_until_ready();
+    let url = format!("redis://127.0.0.1:{}/99", server.port);
+    let no_database = refusal(&with_url(self::settings(""), &url)).await;
+    assert!(matches!(no_database, RedisError::NoDatabase(_)), "{no_database:?}");
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", server.port);
+    let no_sentinel = refusal(&with_url(settings, &url)).await;
+    assert!(matches!(no_sentinel, RedisError::NoSentinel(_)), "{no_sentinel:?}");
+    assert!(!no_database.is_transient() && !no_sentinel.is_transient());
+}
+
+#[tokio::test]
+async fn looking_for_a_store_makes_none() {
+    let (server, settings) = server(&[]);
+    server.wait_until_ready();
+    let missing = RedisStore::find(&settings).await.map(|_| ()).expect_err("no store");
+    assert!(matches!(missing, RedisError::NoStore(_)) && !missing.is_transient(), "{missing:?}");
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+    connect(&settings).await;
+    let keys = server.cli(&["DBSIZE"]);
+    assert_eq!(RedisStore::find(&settings).await.expect("a store").partitions(), 8);
+    assert_eq!(server.cli(&["DBSIZE"]), keys);
+}
+
+#[tokio::test]
 async fn odd_settings_are_refused() {
     for namespace in ["", "a}b", "{a", "a b", "é", &"x".repeat(65)] {
         let settings = RedisSettings { namespace: namespace.to_owned(), ..settings("redis://h") };

@@ -29,6 +29,17 @@ impl Query {
         self.0.remove(name).filter(|value| !value.is_empty())
     }
 
+    /// A parameter that narrows down what is listed. An empty one is refused: whoever looks for a
+    /// name that went missing on the way must not be shown everybody, and take the first.
+    pub(super) fn filter(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
+        match self.0.remove(name) {
+            Some(value) if value.is_empty() => {
+                Err(Problem::invalid_member(name, "must not be empty"))
+            }
+            value => Ok(value),
+        }
+    }
+
     /// `limit`: 1 to 200, by default all of them.
     pub(super) fn limit(&mut self) -> Result<usize, Problem> {
         let Some(text) = self.0.remove("limit") else { return Ok(PAGE_MAX) };
@@ -44,7 +55,7 @@ impl Query {
         let parse = |text: String| {
             Subject::parse(&text).map_err(|why| Problem::invalid_member("subject", why.0))
         };
-        self.text("subject").map(parse).transpose()
+        self.filter("subject")?.map(parse).transpose()
     }
 
     /// `sid`.
@@ -52,7 +63,7 @@ impl Query {
         let parse = |text: String| {
             text.parse().map_err(|_| Problem::invalid_member("sid", "isn't the id of a session"))
         };
-        self.text("sid").map(parse).transpose()
+        self.filter("sid")?.map(parse).transpose()
     }
 
     /// Refuses what is left over.
@@ -131,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_query_is_read_one_way_only() {
-        let mut query = Query::parse("subject=a%2Fb+c&sid=&").expect("a query");
+        let mut query = Query::parse("subject=a%2Fb+c&").expect("a query");
         assert_eq!(query.subject().ok().flatten().map(|s| s.to_string()).as_deref(), Some("a/b c"));
         assert_eq!(query.sid(), Ok(None));
         assert_eq!(query.finish(), Ok(()));
@@ -143,5 +154,18 @@ mod tests {
         }
         let mut query = Query::parse("subject=a%00b").expect("a query");
         assert!(query.subject().is_err());
+    }
+
+    #[test]
+    fn an_empty_filter_is_refused_and_never_shows_everything() {
+        let refused = |problem: Problem| problem.code() == Code::InvalidMember;
+        for text in ["subject=&sid=&identifier=", "subject&sid&identifier"] {
+            let mut query = Query::parse(text).expect("a query");
+            assert!(query.subject().is_err_and(refused), "{text}");
+            assert!(query.sid().is_err_and(refused), "{text}");
+            assert!(query.filter("identifier").is_err_and(refused), "{text}");
+        }
+        let mut none = Query::parse("").expect("a query");
+        assert_eq!(none.filter("identifier"), Ok(None));
     }
 }

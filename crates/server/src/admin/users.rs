@@ -21,7 +21,7 @@ use crate::site::Site;
 
 pub(super) async fn list(State(site): State<Arc<Site>>, ask: Ask) -> Result<Response, Problem> {
     let mut query = Query::of(&ask)?;
-    let (identifier, limit) = (query.text("identifier"), query.limit()?);
+    let (identifier, limit) = (query.filter("identifier")?, query.limit()?);
     let after = query.text("after");
     query.finish()?;
     let (found, next) = match identifier {

@@ -10,6 +10,7 @@ mod failure;
 mod import;
 mod keys;
 mod logs;
+mod man;
 mod output;
 mod paging;
 mod progress;
@@ -171,15 +172,20 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
             clap_complete::generate(*shell, &mut Program::command(), "cloakroom", &mut { out });
             Ok(())
         }
-        Command::Man { dir: None } => {
-            Ok(clap_mangen::Man::new(Program::command()).render(&mut { out })?)
-        }
+        Command::Man { dir: None } => Ok(man::write(&built(), out)?),
         Command::Man { dir: Some(dir) } => {
             let unwritable = |error| Failure::Failed(format!("{}: {error}", dir.display()));
             std::fs::create_dir_all(dir).map_err(unwritable)?;
-            clap_mangen::generate_to(Program::command(), dir).map_err(unwritable)
+            man::write_all(&built(), dir).map_err(unwritable)
         }
     }
+}
+
+/// The commands with their whole names.
+fn built() -> clap::Command {
+    let mut program = Program::command();
+    program.build();
+    program
 }
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ pub(super) fn not_started(error: &StartError) -> Failure {
         | StartError::Cookies(_)
         | StartError::Passwords(_)
         | StartError::Tls { .. }
+        | StartError::UnfinishedCopy
         | StartError::Store(EmbeddedError::Locked { .. })
         | StartError::Authority(OpenError::WrongMasterKey(_) | OpenError::Unusable(_)) => {
             Failure::Usage(error.to_string())

@@ -4,7 +4,9 @@ mod check;
 
 use clap::{Args, Subcommand};
 use cloakroom_core::types::Partition;
-use cloakroom_postgres::PostgresStore;
+use cloakroom_embedded::OpenError as EmbeddedError;
+use cloakroom_postgres::{ConnectError, PostgresStore};
+use cloakroom_redis::RedisError;
 use cloakroom_store::{Key, Store, StoreError};
 use serde_json::json;
 use std::io::Write;
@@ -19,8 +21,8 @@ use crate::any_store::AnyStore;
 use crate::config::{Config, StoreUrl};
 use crate::public::{durability_name, rfc3339};
 use crate::serve::StartError;
-use crate::serve::store::{STORE_DIR, open_at, postgres_settings};
-use crate::store_copy::{CopyError, copy};
+use crate::serve::store::{Purpose, STORE_DIR, open_at, postgres_settings};
+use crate::store_copy::{self, CopyError, copy};
 use crate::store_hold;
 use crate::store_watch::StoreWatch;
 
@@ -130,12 +132,25 @@ async fn opened(url: &StoreUrl, config: &Config, partitions: u16) -> Result<AnyS
     {
         return Err(Failure::NotFound(format!("there is no store in {}", dir.display())));
     }
-    made(url, config, partitions).await
+    let opened = open_at(url, config, partitions, Purpose::Look).await;
+    opened.map_err(|error| match error {
+        StartError::Postgres(ConnectError::OldSchema { schema, found: 0, .. }) => {
+            let what = format!("there is no store in the schema {schema} yet");
+            Failure::NotFound(format!("{what}: `cloakroom serve` or `store migrate` makes it"))
+        }
+        StartError::Redis(RedisError::NoStore(namespace)) => {
+            let what = format!("there is no store of the namespace {namespace} yet");
+            Failure::NotFound(format!("{what}: `cloakroom serve` makes it"))
+        }
+        StartError::Store(EmbeddedError::Locked { .. }) => not_started(&error)
+            .with("; stop that node first: an embedded store is its node's alone"),
+        error => not_started(&error),
+    })
 }
 
 /// A store to write: made where there is none.
 async fn made(url: &StoreUrl, config: &Config, partitions: u16) -> Result<AnyStore, Failure> {
-    open_at(url, config, partitions).await.map_err(|error| not_started(&error))
+    open_at(url, config, partitions, Purpose::Fill).await.map_err(|error| not_started(&error))
 }
 
 fn unreachable(error: &StoreError) -> Failure {
@@ -210,6 +225,8 @@ async fn move_all(
     let to = parse("--to", to)?;
     let source = opened(&from, config, config.store.partitions).await?;
     let target = made(&to, config, source.partitions()).await?;
+    // What can't be copied holds nobody's writes.
+    store_copy::check(&source, &target).await.map_err(|error| of_copy(&error))?;
     let hold = Hold::take(&source, config, err).await?;
     let mut progress = Progress::new(source.partitions(), err);
     let copying = copy(&source, &target, |done, held| progress.tell(done, held));

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use cloakroom_core::types::Secret;
 use serde_json::{Map, Value, json};
@@ -12,6 +13,7 @@ use super::failure::Failure;
 use super::import;
 use super::output::{Style, Table, cell, print_json, print_pairs};
 use super::paging::{Page, pages};
+use super::whom::user_of;
 
 /// The arguments of `cloakroom users`.
 #[derive(Debug, Args)]
@@ -35,6 +37,7 @@ Examples:
   pass show shop/ada | cloakroom users add ada@example.com")]
     Add {
         /// What the user signs in with, such as an e-mail address
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         identifier: String,
         /// A claim of the user's sessions; JSON where it is JSON, else text
         #[arg(long = "claim", value_name = "NAME=VALUE")]
@@ -98,6 +101,7 @@ Examples:
 #[derive(Debug, Args)]
 struct Whom {
     /// The user's identifier or id (usr_…)
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     user: String,
     #[command(flatten)]
     reach: Reach,
@@ -133,11 +137,13 @@ pub fn run(
             let client = whom.reach.client(KeyWanted::Yes)?;
             let path = path_of(&client, &whom.user)?;
             let body = json!({"password": password()?.expose()});
-            show(&client.call(Method::PATCH, &path, &body)?, style, out)
+            let set = client.call(Method::PATCH, &path, &body);
+            show(&set.map_err(|failure| failure.naming("user", &whom.user))?, style, out)
         }
         UsersCommand::Delete(whom) => {
             let client = whom.reach.client(KeyWanted::Yes)?;
-            client.order(Method::DELETE, &path_of(&client, &whom.user)?)?;
+            let deleted = client.order(Method::DELETE, &path_of(&client, &whom.user)?);
+            deleted.map_err(|failure| failure.naming("user", &whom.user))?;
             said("deleted", &whom.user, style, out)
         }
         UsersCommand::Import(args) => import::run(args, style, out, err),
@@ -168,7 +174,8 @@ fn list(page: &Page, client: &Client, style: Style, out: &mut dyn Write) -> Resu
 fn change(whom: &Whom, body: &Value, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
     let client = whom.reach.client(KeyWanted::Yes)?;
     let path = path_of(&client, &whom.user)?;
-    show(&client.call(Method::PATCH, &path, body)?, style, out)
+    let changed = client.call(Method::PATCH, &path, body);
+    show(&changed.map_err(|failure| failure.naming("user", &whom.user))?, style, out)
 }
 
 /// The user's path, by id or by identifier.
@@ -176,9 +183,8 @@ fn path_of(client: &Client, user: &str) -> Result<String, Failure> {
     if user.starts_with("usr_") {
         return Ok(format!("/admin/v1/users/{}", encoded(user)));
     }
-    let found = client.get(&format!("/admin/v1/users?identifier={}", encoded(user)))?;
-    match found["users"][0]["id"].as_str() {
-        Some(id) => Ok(format!("/admin/v1/users/{}", encoded(id))),
+    match user_of(client, user)? {
+        Some(id) => Ok(format!("/admin/v1/users/{}", encoded(&id))),
         None => Err(Failure::NotFound(format!("no user has the identifier {user:?}"))),
     }
 }

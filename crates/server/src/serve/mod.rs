@@ -28,7 +28,7 @@ use crate::node_files::{self, NodeFilesError};
 use crate::site::Site;
 use crate::store_hold::Holdable;
 use crate::store_watch::{StoreClock, StoreWatch};
-use crate::{admin, public, settings};
+use crate::{admin, public, settings, store_copy};
 
 pub(crate) use background::Chore;
 pub use listen::Address;
@@ -60,6 +60,12 @@ pub enum StartError {
     /// Settings of passwords that aren't safe.
     #[error(transparent)]
     Passwords(#[from] UnsafePasswordRules),
+    /// The store is a copy that was interrupted.
+    #[error(
+        "a copy into this store isn't finished: run the same `cloakroom store copy` again, or \
+         name an empty place"
+    )]
+    UnfinishedCopy,
     /// A listener can't listen.
     #[error("can't listen on {address}: {cause}")]
     Listen {
@@ -210,6 +216,9 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let (store, lock) = store::open(&config).await?;
     let store_watch = Arc::new(StoreWatch::default());
     store::patiently(async || store_watch.look(&store).await).await.map_err(OpenError::Store)?;
+    if store_copy::is_unfinished(&store).await.map_err(OpenError::Store)? {
+        return Err(StartError::UnfinishedCopy);
+    }
     let settings = settings::of_config(&config, store.is_shared())?;
     let secret = StoreSecret { master, previous: config.master_key_previous.clone() };
     let clock = Arc::new(StoreClock(Arc::clone(&store_watch)));

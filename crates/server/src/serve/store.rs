@@ -32,7 +32,28 @@ pub(super) async fn open(config: &Config) -> Result<(AnyStore, Option<DirLock>),
         node_files::make_dir(&config.data_dir)?;
         Some(DirLock::acquire(&config.data_dir)?)
     };
-    Ok((open_at(url, config, config.store.partitions).await?, lock))
+    Ok((open_at(url, config, config.store.partitions, Purpose::Serve).await?, lock))
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// By a node: it is made where there is none, and waited for where it is away.
+    Serve,
+    /// By a command that fills it: it is made where there is none.
+    Fill,
+    /// By a command that looks: one that isn't there isn't made, nor brought up to date.
+    Look,
+}
+
+impl Purpose {
+    /// Whoever typed a command wants to know at once.
+    const fn patience(self) -> Patience {
+        match self {
+            Self::Serve => AT_START,
+            Self::Fill | Self::Look => Patience { span: Duration::ZERO, ..AT_START },
+        }
+    }
 }
 
 /// Opens the store at a URL, with all else as configured; a new one gets so many partitions.
@@ -40,19 +61,25 @@ pub(crate) async fn open_at(
     url: &StoreUrl,
     config: &Config,
     partitions: u16,
+    purpose: Purpose,
 ) -> Result<AnyStore, StartError> {
+    let patience = purpose.patience();
     match url {
         StoreUrl::Memory => Ok(AnyStore::Memory(MemoryStore::new(partitions, system_time))),
         StoreUrl::File(dir) => Ok(AnyStore::Embedded(embedded(dir, partitions).await?)),
         StoreUrl::Redis { topology: _, url } => {
             let settings = redis_settings(config, url, partitions);
-            let connect = async || RedisStore::connect(&settings).await;
-            Ok(AnyStore::Redis(AT_START.with(connect, RedisError::is_transient).await?))
+            let connect = async || match purpose {
+                Purpose::Serve | Purpose::Fill => RedisStore::connect(&settings).await,
+                Purpose::Look => RedisStore::find(&settings).await,
+            };
+            Ok(AnyStore::Redis(patience.with(connect, RedisError::is_transient).await?))
         }
         StoreUrl::Postgres(url) => {
-            let settings = postgres_settings(config, url, partitions);
+            let mut settings = postgres_settings(config, url, partitions);
+            settings.migrate &= purpose != Purpose::Look;
             let connect = async || PostgresStore::connect(&settings).await;
-            Ok(AnyStore::Postgres(AT_START.with(connect, ConnectError::is_temporary).await?))
+            Ok(AnyStore::Postgres(patience.with(connect, ConnectError::is_temporary).await?))
         }
     }
 }
@@ -116,6 +143,7 @@ pub(crate) fn postgres_settings(
 }
 
 /// How long a node waits for its store, and how often it tries.
+#[derive(Clone, Copy)]
 struct Patience {
     /// The longest in all.
     span: Duration,

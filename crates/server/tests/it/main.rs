@@ -10,6 +10,7 @@ mod cli_commands;
 mod cli_demo;
 mod cli_serve;
 mod cli_tls;
+mod cli_whom;
 mod cli_world;
 mod contract;
 mod conventions;

@@ -149,6 +149,18 @@ impl Plan {
     }
 }
 
+/// Makes a whole store on disk what a copy would have left that was killed before its end.
+pub async fn halve(data: &Path) {
+    let store = embedded(data);
+    let keys = [Key::StoreKey, Key::Settings];
+    let found = store.load(Partition::ZERO, &keys).await.expect("loaded");
+    let mut batch = Batch::default();
+    for (key, found) in keys.into_iter().zip(found) {
+        batch.delete(key, found.expect("a whole store").version);
+    }
+    commit(&store, Partition::ZERO, batch).await;
+}
+
 async fn commit<S: Store>(store: &S, partition: Partition, batch: Batch) {
     let committed = store.commit(partition, batch).await.expect("committed");
     assert!(matches!(committed, Commit::Done(_)), "{committed:?}");

@@ -300,3 +300,94 @@ async fn a_check_finds_each_fault_in_each_store_and_repairs_it() {
         world.stop().await;
     }
 }
+
+/// What a server's database holds, to see whether somebody wrote.
+async fn contents(server: &Server) -> String {
+    match server {
+        Server::Redis(process) => process.cli(&["DBSIZE"]),
+        Server::Postgres(server) => {
+            let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'test_%'";
+            let row = server.client().await.query_one(schemas, &[]).await.expect("a count");
+            row.get::<_, i64>(0).to_string()
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_looks_makes_no_store_and_says_that_there_is_none() {
+    for server in each().await {
+        let settings = server.settings();
+        let data = TempDir::new().expect("a directory");
+        let before = contents(&server).await;
+        for command in ["info", "check"] {
+            let none = done(&mut store(&[command], &settings, data.path())).expect(4);
+            assert!(none.err.contains("there is no store"), "{}", none.err);
+        }
+        assert_eq!(contents(&server).await, before, "{}", server.name());
+        let world = World::start(&started_with(&settings)).await;
+        world.stop().await;
+        done(&mut store(&["info"], &settings, data.path())).expect(0);
+        let checked = done(&mut store(&["check"], &settings, data.path())).expect(0);
+        assert!(checked.out.contains("0 faults, 0 repaired"), "{}", checked.out);
+        if let Server::Postgres(_) = server {
+            // A schema that was made, and that no node has run on yet.
+            let settings = server.settings();
+            done(&mut store(&["migrate"], &settings, data.path())).expect(0);
+            let checked = done(&mut store(&["check"], &settings, data.path())).expect(0);
+            assert_eq!(checked.out, "nothing to check yet: no node has run on it\n");
+            let info = done(&mut store(&["info"], &settings, data.path())).expect(0);
+            assert!(info.out.contains("not yet: no node has run on it"), "{}", info.out);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_cannot_be_made_holds_nobodys_writes() {
+    for server in each().await {
+        let settings = with(&server.settings(), "store.timeout", "1s");
+        let world = World::start(&started_with(&settings)).await;
+        world.user(ADA).await;
+        let data = TempDir::new().expect("a directory");
+        let mut command = store(&["copy", "--to", &server.url()], &settings, data.path());
+        let mut child = command.spawn().expect("the program");
+        while child.try_wait().expect("a child").is_none() {
+            world.send(login(ADA, "bearer")).await.ok();
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        let refused = ended(child).expect(2);
+        assert!(refused.err.contains("holds a whole store already"), "{}", refused.err);
+        assert!(!refused.err.contains("nodes refuse writes"), "{}", refused.err);
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_copy_is_not_served_and_can_still_be_finished() {
+    let world = World::start(&[]).await;
+    world.user(ADA).await;
+    let access = many(&world, 3).await;
+    let source = world.stop().await;
+    let target = TempDir::new().expect("a directory");
+    let (from, to) = (source.path().join("data"), target.path().join("data"));
+    let url = |path: &Path| format!("file:{}", path.display());
+    let copy = || {
+        let arguments = ["copy", "--from", &url(&from), "--to", &url(&to)];
+        done(&mut store(&arguments, &Vec::new(), &target.path().join("own")))
+    };
+    copy().expect(0);
+    crate::planted::halve(&to).await;
+    std::fs::copy(from.join("master.key"), to.join("master.key")).expect("a key");
+    let mut serve = program();
+    serve.args(["serve", "--data"]).arg(&to);
+    serve.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+    serve.env("CLOAKROOM_SERVER__ADMIN", "127.0.0.1:0");
+    serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let refused = done(&mut serve).expect(2);
+    assert!(refused.err.contains("isn't finished"), "{}", refused.err);
+    let checked = done(&mut store(&["check"], &Vec::new(), &to)).expect(1);
+    assert!(checked.err.contains("isn't finished"), "{}", checked.err);
+    copy().expect(0);
+    let world = World::start_in(target, &[]).await;
+    assert_eq!(world.alive(&access[0]).await, Ok(()));
+    world.stop().await;
+}

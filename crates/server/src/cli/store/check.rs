@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use cloakroom_core::types::Partition;
-use cloakroom_store::Store as _;
+use cloakroom_store::{Key, Store as _, StoreError};
 use serde_json::json;
 
 use super::super::failure::Failure;
-use super::super::output::{Style, Table, print_json};
+use super::super::output::{Style, Table, counted, print_json};
 use super::super::progress::Progress;
 use super::{opened, unreachable};
+use crate::any_store::AnyStore;
 use crate::config::Config;
+use crate::serve::StartError;
 use crate::store_check::{Check, Fault, Found};
-use crate::store_copy::Held;
+use crate::store_copy::{Held, is_unfinished};
 
 /// Findings that are shown one by one; the rest is counted.
 const SHOWN: usize = 50;
@@ -27,6 +29,9 @@ pub(super) async fn run(
     err: &mut dyn Write,
 ) -> Result<(), Failure> {
     let store = opened(&config.store.url, config, config.store.partitions).await?;
+    if !is_made(&store).await.map_err(|error| unreachable(&error))? {
+        return not_made(&store, style, out).await;
+    }
     let check = Check::new(&store, repair, config.token.access_ttl).await;
     let mut check = check.map_err(|error| unreachable(&error))?;
     let mut progress = Progress::new(store.partitions(), err);
@@ -59,13 +64,14 @@ pub(super) async fn run(
         print_json(&answer, out)?;
     } else {
         tell(&found, style, out)?;
+        let counted = |count: u64, noun: &str| counted(&count.into(), noun);
         writeln!(
             out,
-            "{} sessions, {} other records and {} events: {} faults, {} repaired",
-            looked.sessions,
-            looked.records,
-            looked.events,
-            found.len(),
+            "{}, {} and {}: {}, {} repaired",
+            counted(looked.sessions, "session"),
+            counted(looked.records, "other record"),
+            counted(looked.events, "event"),
+            counted(found.len() as u64, "fault"),
             found.len() - left
         )?;
         if left > 0 && !repair {
@@ -73,6 +79,30 @@ pub(super) async fn run(
         }
     }
     if left > 0 { Err(Failure::Silent(1)) } else { Ok(()) }
+}
+
+/// Whether a node has ever run on it, which is when a store gets its settings.
+async fn is_made(store: &AnyStore) -> Result<bool, StoreError> {
+    let found = store.load(Partition::ZERO, &[Key::Settings]).await?;
+    Ok(found.iter().any(Option::is_some))
+}
+
+/// Of a store that no node has run on there is nothing to say, unless it is half a copy.
+async fn not_made(store: &AnyStore, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
+    if is_unfinished(store).await.map_err(|error| unreachable(&error))? {
+        return Err(Failure::Failed(StartError::UnfinishedCopy.to_string()));
+    }
+    if style.json {
+        let answer = json!({
+            "partitions": store.partitions(),
+            "sessions": 0,
+            "records": 0,
+            "events": 0,
+            "found": [],
+        });
+        return Ok(print_json(&answer, out)?);
+    }
+    Ok(writeln!(out, "nothing to check yet: no node has run on it")?)
 }
 
 fn tell(found: &[Found], style: Style, out: &mut dyn Write) -> Result<(), Failure> {
@@ -94,7 +124,12 @@ fn tell(found: &[Found], style: Style, out: &mut dyn Write) -> Result<(), Failur
         *counts.entry(one.fault).or_default() += 1;
     }
     for (fault, count) in counts {
-        writeln!(out, "{count} times: {}", fault.meaning())?;
+        writeln!(
+            out,
+            "{}: {}",
+            super::super::output::counted(&count.into(), "time"),
+            fault.meaning()
+        )?;
     }
     Ok(())
 }
