@@ -9,5 +9,7 @@ mod refusals;
 mod releases;
 mod schemas;
 mod server;
+#[path = "../../../xtask/src/skips/tell.rs"]
+mod skips;
 mod tls;
 mod world;

@@ -13,7 +13,8 @@ use cloakroom_postgres::{PostgresSettings, PostgresStore};
 use cloakroom_store::conformance::{Harness, Task, follow};
 use cloakroom_store::{Commit, Kind, Log, Store, Tick, Version};
 
-use crate::server::{PASSWORD, Server, as_nobody, free_port, own, shared, skips};
+use crate::server::{PASSWORD, Server, as_nobody, free_port, own, shared};
+use crate::skips;
 use crate::world::{HERE, connect, count, counter, put};
 
 /// A pooler in front of a server, until it is dropped.

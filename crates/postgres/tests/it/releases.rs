@@ -6,7 +6,8 @@ use std::time::Duration;
 use cloakroom_postgres::{PostgresSettings, PostgresStore};
 use cloakroom_store::conformance::{Harness, Task};
 
-use crate::server::{Server, programs_of, skips};
+use crate::server::{Server, programs_of};
+use crate::skips;
 use crate::world::connect;
 
 /// A server of one release.

@@ -15,8 +15,7 @@ use cloakroom_postgres::{PostgresSettings, TlsFiles};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-#[path = "../../../xtask/src/skips/tell.rs"]
-pub mod skips;
+use crate::skips;
 
 /// A server that runs until it is dropped, or this process is gone, however that happens.
 pub struct Server {

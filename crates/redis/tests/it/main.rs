@@ -6,6 +6,8 @@ mod failures;
 mod reads;
 mod sentinel;
 mod servers;
+#[path = "../../../xtask/src/skips/tell.rs"]
+mod skips;
 mod startup;
 mod tls;
 mod wakes;

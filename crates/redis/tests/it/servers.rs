@@ -6,8 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-#[path = "../../../xtask/src/skips/tell.rs"]
-mod skips;
+use crate::skips;
 
 /// A server process.
 pub struct Process {

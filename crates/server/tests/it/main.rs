@@ -41,6 +41,8 @@ mod security_sizes;
 mod servers;
 mod sessions;
 mod sign_in;
+#[path = "../../../xtask/src/skips/tell.rs"]
+mod skips;
 mod store_commands;
 mod store_startup;
 mod stores;

@@ -4,15 +4,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::skips;
+
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../postgres/tests/it/server.rs"]
 mod postgres;
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../redis/tests/it/servers.rs"]
 pub mod redis_servers;
-#[allow(dead_code, reason = "the stores' own tests need more of it")]
-#[path = "../../../xtask/src/skips/tell.rs"]
-mod skips;
 
 /// A store's server, gone with the test.
 pub enum Server {
