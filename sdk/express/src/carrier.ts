@@ -196,8 +196,9 @@ export class Carrier {
   }
 
   async logoutEverywhere(): Promise<number> {
-    const { subject } = this.auth ?? {};
+    const { subject, actor } = this.auth ?? {};
     if (subject === undefined) throw this.refusal ?? refusals.credentialsRequired();
+    if (actor !== undefined) throw refusals.onBehalf();
     const revoked = await this.shared.backend.endAll(subject);
     this.#signedOut();
     return revoked;

@@ -111,6 +111,12 @@ export const refusals = {
       status: 403,
       detail: 'the session lacks a required claim',
     }),
+  onBehalf: () =>
+    new CloakroomError({
+      code: 'forbidden',
+      status: 403,
+      detail: "a session opened on behalf of a user can't do this",
+    }),
   csrfFailed: (detail: string) => new CloakroomError({ code: 'csrf_failed', status: 403, detail }),
   rateLimited: (retryAfter: number) =>
     new CloakroomError({

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import http from 'node:http';
 import net from 'node:net';
 import { after, before, test } from 'node:test';
-import { cloakroom, csrf, login, problems, requireAuth } from 'cloakroom-express';
+import { cloakroom, csrf, login, logoutEverywhere, problems, requireAuth } from 'cloakroom-express';
 import { eventually, pause } from './authority.mjs';
 import { inner } from './inner.mjs';
 import { forge, keyPair, startStub } from './stub.mjs';
@@ -44,8 +44,11 @@ function shop(ck) {
   application.post('/login', caught(async (req, res) => {
     const { ends, ...options } = req.body;
     if (ends) await authority.admin('DELETE', `/sessions/${ends}`);
-    await login(req, options);
-    res.json({ ...req.session });
+    const { access_token: token } = await login(req, options);
+    res.json(token ? { token } : { ...req.session });
+  }));
+  application.post('/everywhere', requireAuth(), caught(async (req, res) => {
+    res.json({ revoked: await logoutEverywhere(req) });
   }));
   // The idiom of express-session, for an application that keeps its user in the data.
   application.post('/own-login', caught(async (req, res) => {
@@ -135,6 +138,22 @@ test('whoever acts as the user is told, by cookie and by token', async () => {
   const visitor = browser(application);
   visitor.jar.set('session', 'cks_x');
   assert.deepEqual((await visitor.get('/me')).body, { id: 'usr_v', actor: 'usr_support' });
+});
+
+test('an impersonation is told, and ends no session but itself', async () => {
+  const own = browser(app);
+  await own.post('/login', { body: { subject: 'usr_i' } });
+  const visitor = browser(app);
+  await visitor.post('/login', { body: { subject: 'usr_i', actor: 'usr_support' } });
+  assert.deepEqual((await visitor.get('/me')).body, { id: 'usr_i', actor: 'usr_support' });
+  const answer = await visitor.post('/everywhere');
+  assert.deepEqual([answer.status, answer.body.code], [403, 'forbidden']);
+  const { body } = await visitor.post('/login', { body: { subject: 'usr_i', actor: 'usr_support', delivery: 'bearer' } });
+  const headers = { authorization: `Bearer ${body.token}` };
+  assert.deepEqual((await browser(app).get('/me', { headers })).body, { id: 'usr_i', actor: 'usr_support' });
+  assert.equal((await browser(app).post('/everywhere', { headers })).status, 403);
+  assert.deepEqual((await own.get('/me')).body, { id: 'usr_i' });
+  assert.equal((await own.post('/everywhere')).body.revoked, 3);
 });
 
 test('c2 nothing but the exact name is the session cookie', async () => {

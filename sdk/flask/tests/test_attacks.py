@@ -25,7 +25,7 @@ from cloakroom_flask import (
     rate_limit,
 )
 from cloakroom_flask._extension import cookie_of
-from cloakroom_flask._revocations import Listener, Revocations
+from cloakroom_flask._revocations import Listener, Revocations, instant
 from cloakroom_flask._tokens import TokenVerifier
 from cloakroom_flask._wire import Reply
 from cloakroom_flask.jwt import jwt_required, verify_jwt_in_request
@@ -399,6 +399,34 @@ def test_a_confirmation_keeps_whoever_acts_as_the_user() -> None:
     assert app.test_client().get("/actor", headers=headers).json == impersonated
     client.post("/login", json={"user": "ada"})
     assert client.get("/actor").json == {"id": "ada", "actor": None}
+
+
+def test_an_impersonation_stays_one_and_ends_no_session_but_itself(
+    app: Flask, server: Server
+) -> None:
+    @app.get("/actor")
+    def actor() -> dict[str, Any]:
+        return {"actor": current_session.actor}
+
+    own, client = app.test_client(), app.test_client()
+    own.post("/login", json={"user": "usr_i"})
+    body = {"subject": "usr_i", "actor": "usr_support"}
+    opened = server.ask("POST", "/admin/v1/sessions", body)
+    client.set_cookie("session", opened["session_token"])
+    assert client.post("/confirm").status_code == 200
+    assert client.get_cookie("session").value != opened["session_token"]
+    assert client.get("/actor").json == {"actor": "usr_support"}
+    views = [view for view in server.live_sessions("usr_i") if view.get("actor")]
+    assert [instant(v["expires_at"]) - instant(v["created_at"]) <= 3600 for v in views] == [True]
+    answer = client.post("/everywhere")
+    assert (answer.status_code, answer.json["code"]) == (403, "forbidden")
+    tokens = server.ask("POST", "/admin/v1/sessions", {**body, "delivery": "bearer"})
+    headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+    program = app.test_client()
+    assert program.get("/actor", headers=headers).json == {"actor": "usr_support"}
+    assert program.post("/everywhere", headers=headers).status_code == 403
+    assert own.get("/actor").json == {"actor": None}
+    assert own.post("/everywhere").json == {"revoked": 3}
 
 
 def test_a_refresh_token_opens_no_view(app: Flask) -> None:

@@ -204,6 +204,11 @@ def insufficient_claims() -> Refused:
     return Refused("insufficient_claims", 403, "the session lacks a required claim")
 
 
+def on_behalf() -> Refused:
+    """Somebody else acts as the user."""
+    return Refused("forbidden", 403, "a session opened on behalf of a user can't do this")
+
+
 def csrf_failed(detail: str) -> Refused:
     """The request may have been sent by another site."""
     return Refused("csrf_failed", 403, detail)

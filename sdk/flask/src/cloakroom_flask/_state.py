@@ -311,7 +311,10 @@ class RequestState:
 
     def sign_out_everywhere(self, session: CloakroomSession) -> int:
         """Ends every session of the user."""
-        revoked = self._authority.end_all(self.require().subject)
+        auth = self.require()
+        if auth.actor is not None:
+            raise _errors.on_behalf()
+        revoked = self._authority.end_all(auth.subject)
         self._leave()
         session.empty()
         session.accessed = True
