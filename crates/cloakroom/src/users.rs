@@ -13,7 +13,7 @@ use cloakroom_core::limits::{IDENTIFIER_INTENT, PAGE_MAX};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{EndReason, Object};
 use cloakroom_core::subject::{SubjectState, User};
-use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
+use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, same_bytes};
 use cloakroom_store::record::IdentifierPointer;
 use cloakroom_store::{Batch, Durability, Follow, Key, Kind, Record, Review, Store};
 
@@ -73,7 +73,7 @@ pub enum NewPassword {
     Chosen(Secret<String>),
     /// Known in another directory only, whose hash of it this is: argon2, bcrypt, scrypt or
     /// PBKDF2. It is replaced by one of our own at the next sign-in.
-    Hash(String),
+    Hash(Secret<String>),
 }
 
 /// A user to be created, after all that can be checked without the store.
@@ -136,7 +136,7 @@ impl<S: Store> Authority<S> {
             Some(NewPassword::Chosen(password)) => {
                 Some(self.hashing.hash(password, draw(&*self.entropy)).await?)
             }
-            Some(NewPassword::Hash(hash)) => Some(hash),
+            Some(NewPassword::Hash(hash)) => Some(hash.expose().clone()),
             None => None,
         };
         self.create(new, hash, ctx).await
@@ -159,7 +159,7 @@ impl<S: Store> Authority<S> {
             Some(NewPassword::Chosen(new)) => {
                 Some(NewPassword::Chosen(self.chosen(&new, &identifier)?))
             }
-            Some(NewPassword::Hash(hash)) if self.hashing.accepts(&hash) => {
+            Some(NewPassword::Hash(hash)) if self.hashing.accepts(hash.expose()) => {
                 Some(NewPassword::Hash(hash))
             }
             Some(NewPassword::Hash(_)) => {
@@ -201,6 +201,30 @@ impl<S: Store> Authority<S> {
             Some(user) => view(user, loaded.subject(&pointer.user)).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The user of this identifier, if there is one that is just as `new` says, by its hash, claims
+    /// and state: for an import that goes on where it was cut short. One with a chosen password
+    /// isn't compared.
+    pub async fn same_user(&self, new: &NewUser) -> Result<Option<UserView>, Error> {
+        let hash = match &new.password {
+            Some(NewPassword::Hash(hash)) => Some(hash.expose().as_bytes()),
+            Some(NewPassword::Chosen(_)) => return Ok(None),
+            None => None,
+        };
+        let Some(found) = self.user_by_identifier(&new.identifier).await? else { return Ok(None) };
+        let loaded = self.load_user(&found.id).await?;
+        let stored = loaded.user(&found.id).and_then(|user| user.password.as_ref());
+        let is_same_hash = match (hash, stored) {
+            (None, None) => true,
+            (Some(hash), Some(stored)) => same_bytes(hash, stored.as_bytes()),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let is_same = is_same_hash
+            && found.identifier == new.identifier.trim()
+            && found.claims == new.claims
+            && found.disabled == new.disabled;
+        Ok(is_same.then_some(found))
     }
 
     /// A page of users. `after` is a former page's `next`.

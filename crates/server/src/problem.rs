@@ -116,10 +116,28 @@ pub struct Problem {
     member: Option<String>,
     reason: Option<&'static str>,
     retry_after_secs: Option<u64>,
-    /// Below `/oauth2`: the `error` where it isn't the code's own.
-    oauth: Option<&'static str>,
+    /// Below `/oauth2`: what is wrong with the grant, where that is it.
+    grant: Option<GrantFault>,
     /// What only the operator is told.
     aside: Option<Box<Aside>>,
+}
+
+/// What is wrong with a grant (RFC 6749 section 5.2); answered with 400, whatever the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GrantFault {
+    /// It can't be used.
+    Invalid,
+    /// It is of a type that nobody knows.
+    Unsupported,
+}
+
+impl GrantFault {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid_grant",
+            Self::Unsupported => "unsupported_grant_type",
+        }
+    }
 }
 
 /// What is for metrics and the log, and for no answer.
@@ -143,7 +161,7 @@ impl Problem {
             member: None,
             reason: None,
             retry_after_secs,
-            oauth: None,
+            grant: None,
             aside: None,
         }
     }
@@ -185,6 +203,12 @@ impl Problem {
         Self { member: Some(shown(name)), ..problem }
     }
 
+    /// A parameter of a query that nobody knows.
+    pub fn unknown_parameter(name: &str) -> Self {
+        let problem = Self::new(Code::UnknownMember, "the query has a parameter that isn't known");
+        Self { member: Some(shown(name)), ..problem }
+    }
+
     /// A member with a value that can't be taken.
     pub fn invalid_member(name: &str, why: impl Into<Cow<'static, str>>) -> Self {
         let problem = Self::new(Code::InvalidMember, why);
@@ -215,7 +239,7 @@ impl Problem {
     #[must_use]
     pub fn as_invalid_grant(self) -> Self {
         if self.code.status() == StatusCode::UNAUTHORIZED {
-            Self { code: Code::MalformedRequest, oauth: Some("invalid_grant"), ..self }
+            Self { grant: Some(GrantFault::Invalid), ..self }
         } else {
             self
         }
@@ -224,7 +248,7 @@ impl Problem {
     /// A grant that this place doesn't know (RFC 6749 section 5.2).
     pub fn unsupported_grant() -> Self {
         let problem = Self::malformed("the one grant type is refresh_token");
-        Self { oauth: Some("unsupported_grant_type"), ..problem }
+        Self { grant: Some(GrantFault::Unsupported), ..problem }
     }
 
     /// Its code.
@@ -234,7 +258,10 @@ impl Problem {
 
     /// Its status.
     pub const fn status(&self) -> StatusCode {
-        self.code.status()
+        match self.grant {
+            Some(GrantFault::Invalid | GrantFault::Unsupported) => StatusCode::BAD_REQUEST,
+            None => self.code.status(),
+        }
     }
 
     /// Writes it into a response, whose headers of its own are kept.
@@ -272,8 +299,14 @@ impl Problem {
 
     fn oauth_error(&self) -> Value {
         let mut error = Map::new();
-        error.insert("error".into(), self.oauth.unwrap_or_else(|| self.code.oauth()).into());
+        let name = self.grant.map_or_else(|| self.code.oauth(), GrantFault::name);
+        error.insert("error".into(), name.into());
         error.insert("error_description".into(), self.detail.as_ref().into());
+        // Extensions of ours: RFC 6749's errors don't tell a reuse from an end.
+        error.insert("code".into(), self.code.as_str().into());
+        if let Some(reason) = self.reason {
+            error.insert("reason".into(), reason.into());
+        }
         Value::Object(error)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloakroom::core::event::EventKind;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
-use cloakroom::core::types::Subject;
+use cloakroom::core::types::{Secret, Subject};
 use cloakroom::store::record::IdentifierPointer;
 use cloakroom::store::{Batch, Key, Kind, Record, Review, Store, Version};
 use cloakroom::{Authority, NewPassword, NewUser, SubjectPatch, UserPatch};
@@ -380,7 +380,7 @@ async fn j5_an_imported_hash_works_and_an_absurd_one_is_refused() {
     let hash = stored_hash(&world.authority, &user.id).await;
     let imported = |name: &str, hash: &str| NewUser {
         identifier: name.to_owned(),
-        password: Some(NewPassword::Hash(hash.to_owned())),
+        password: Some(NewPassword::Hash(Secret::new(hash.to_owned()))),
         ..NewUser::default()
     };
     let made = world.authority.create_user(imported(NAME, &hash), &ctx()).await;
@@ -400,7 +400,7 @@ async fn j5_a_hash_of_another_library_signs_in_and_is_replaced_by_our_own() {
                    85bf4c9bf5217006c1061841d4aa69512ad7bd0fb8e1f30a947a6580602ad48f";
     let new = NewUser {
         identifier: NAME.to_owned(),
-        password: Some(NewPassword::Hash(foreign.to_owned())),
+        password: Some(NewPassword::Hash(Secret::new(foreign.to_owned()))),
         ..NewUser::default()
     };
     let user = world.authority.create_user(new, &ctx()).await.expect("a user");

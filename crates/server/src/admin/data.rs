@@ -13,18 +13,13 @@ use hyper::header::{ETAG, IF_MATCH};
 use hyper::{HeaderMap, StatusCode};
 
 use super::guard::actor_of;
-use super::query::{Query, Segment};
+use super::query::Segment;
 use super::view::header_value;
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;
 
-pub(super) async fn read(
-    State(site): State<Arc<Site>>,
-    sid: Segment,
-    ask: Ask,
-) -> Result<Response, Problem> {
-    Query::of(&ask)?.finish()?;
+pub(super) async fn read(State(site): State<Arc<Site>>, sid: Segment) -> Result<Response, Problem> {
     Ok(answer(&site.authority.data(sid.sid()?).await?))
 }
 

@@ -31,7 +31,6 @@ pub(super) async fn stream(
     pulse: Option<Extension<Pulse>>,
     ask: Ask,
 ) -> Result<Response, Problem> {
-    Query::of(&ask)?.finish()?;
     let seat = Seat::take(&site, &identity)?;
     let heard = site.authority.listen_to_events(last_event_id(&ask)).await?;
     let pulse = pulse.map(|Extension(pulse)| pulse);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -17,8 +18,10 @@ use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Uri};
 
+use super::query::Query;
+use super::{Endpoint, ROUTES, Reads};
 use crate::config::Listener;
-use crate::http::{Asked, header};
+use crate::http::{Asked, header, refuse_body};
 use crate::problem::{Code, Problem};
 use crate::site::Site;
 
@@ -96,20 +99,45 @@ pub(super) async fn require_scope(
     }
     let identity = authenticate(&site, &parts).await?;
     let path = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
-    let scope = path.and_then(|path| scope_of(&parts.method, path));
-    if !scope.unwrap_or(Scope::Any).is_covered(&identity.scopes) {
-        let name = scope.and_then(Scope::name).unwrap_or_default();
-        let detail = format!("this needs a key with the scope {name}");
-        return Err(Problem::new(Code::InsufficientScope, detail));
+    let mut body = body;
+    // Where there is no such endpoint the router says so.
+    if let Some(endpoint) = path.and_then(|path| endpoint_at(&parts.method, path)) {
+        check_scope(endpoint.scope, &identity)?;
+        body = refuse_unread(endpoint.reads, &parts, body).await?;
     }
     parts.extensions.insert(identity);
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-/// The scope that an endpoint needs; none where there is no such endpoint.
-fn scope_of(method: &Method, path: &str) -> Option<Scope> {
+fn endpoint_at(method: &Method, path: &str) -> Option<&'static Endpoint> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    super::table().find(|(m, p, _)| *m == method && *p == path).map(|(.., scope)| scope)
+    ROUTES.iter().find(|endpoint| *endpoint.method == *method && endpoint.path == path)
+}
+
+fn check_scope(scope: Scope, identity: &ApiKeyIdentity) -> Result<(), Problem> {
+    if scope.is_covered(&identity.scopes) {
+        return Ok(());
+    }
+    let name = scope.name().unwrap_or_default();
+    let detail = format!("this needs a key with the scope {name}");
+    Err(Problem::new(Code::InsufficientScope, detail))
+}
+
+/// Refuses a query or a body that the endpoint doesn't read; gives the body that it does.
+async fn refuse_unread(reads: Reads, parts: &Parts, body: Body) -> Result<Body, Problem> {
+    match reads {
+        Reads::Nothing | Reads::Body => {
+            Query::parse(parts.uri.query().unwrap_or_default())?.finish()?;
+        }
+        Reads::Query => {}
+    }
+    match reads {
+        Reads::Nothing | Reads::Query => {
+            refuse_body(&parts.headers, body).await?;
+            Ok(Body::empty())
+        }
+        Reads::Body => Ok(body),
+    }
 }
 
 async fn authenticate(site: &Site, parts: &Parts) -> Result<ApiKeyIdentity, Problem> {

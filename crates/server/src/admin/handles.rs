@@ -16,7 +16,7 @@ use serde_json::{Value, json as object};
 
 use super::data::Condition;
 use super::guard::actor_of;
-use super::query::{Query, Segment};
+use super::query::Segment;
 use super::view::{ended, header_value, listed, no_content};
 use crate::http::{Ask, Members, Need, json};
 use crate::problem::Problem;
@@ -25,9 +25,7 @@ use crate::site::Site;
 pub(super) async fn read(
     State(site): State<Arc<Site>>,
     handle: Segment,
-    ask: Ask,
 ) -> Result<Response, Problem> {
-    Query::of(&ask)?.finish()?;
     let found = site.authority.handle(&parse(&handle)?).await.map_err(problem)?;
     Ok(answer(&site, StatusCode::OK, &found))
 }

@@ -20,7 +20,8 @@ impl Query {
         Self::parse(ask.query().unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Result<Self, Problem> {
+    /// Reads a query's text.
+    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
         urlencoded::parse(text.as_bytes(), "the query").map(Self)
     }
 
@@ -69,7 +70,7 @@ impl Query {
     /// Refuses what is left over.
     pub(super) fn finish(self) -> Result<(), Problem> {
         match self.0.keys().next() {
-            Some(name) => Err(Problem::unknown_member(name)),
+            Some(name) => Err(Problem::unknown_parameter(name)),
             None => Ok(()),
         }
     }
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(query.sid(), Ok(None));
         assert_eq!(query.finish(), Ok(()));
         let left = Query::parse("x=1").expect("a query").finish();
-        assert_eq!(left, Err(Problem::unknown_member("x")));
+        assert_eq!(left, Err(Problem::unknown_parameter("x")));
         for bad in ["a=1&a=1", "a=%", "a=%zz", "a=%ff", "a=1&%61=2"] {
             let code = Query::parse(bad).err().map(|problem| problem.code());
             assert_eq!(code, Some(Code::MalformedRequest), "{bad}");

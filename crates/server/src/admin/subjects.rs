@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::json as object;
 
 use super::guard::actor_of;
-use super::query::{Query, Segment};
+use super::query::Segment;
 use super::view::{ended, listed, no_content, standing_durability};
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
@@ -21,9 +21,7 @@ use crate::site::Site;
 pub(super) async fn sessions(
     State(site): State<Arc<Site>>,
     subject: Segment,
-    ask: Ask,
 ) -> Result<Response, Problem> {
-    Query::of(&ask)?.finish()?;
     let found = site.authority.sessions_of(&subject.subject()?).await?;
     let sessions: Vec<_> = found.iter().map(|found| listed(&site, found)).collect();
     // A subject's sessions are bounded (session.max_per_subject), so this is all of them.

@@ -6,6 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use cloakroom::{ApiKeyIdentity, NewPassword, NewUser, UserPatch, UserView};
+use cloakroom_core::limits::IDENTIFIER_BYTES_MAX;
 use cloakroom_core::session::Object;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
@@ -24,6 +25,10 @@ pub(super) async fn list(State(site): State<Arc<Site>>, ask: Ask) -> Result<Resp
     let (identifier, limit) = (query.filter("identifier")?, query.limit()?);
     let after = query.text("after");
     query.finish()?;
+    if identifier.as_ref().is_some_and(|text| text.chars().count() > IDENTIFIER_BYTES_MAX) {
+        let why = format!("is longer than any: {IDENTIFIER_BYTES_MAX}");
+        return Err(Problem::invalid_member("identifier", why));
+    }
     let (found, next) = match identifier {
         Some(identifier) => {
             let found = site.authority.user_by_identifier(&identifier).await?;
@@ -45,7 +50,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let mut members = ask.members(Need::Required).await?;
     let password = members.opt_secret("password")?.map(NewPassword::Chosen);
-    let hash = members.opt_text("password_hash")?.map(NewPassword::Hash);
+    let hash = members.opt_secret("password_hash")?.map(NewPassword::Hash);
     if password.is_some() && hash.is_some() {
         return Err(Problem::invalid_member("password_hash", "not beside a password"));
     }
@@ -56,7 +61,12 @@ pub(super) async fn create(
         disabled: members.opt_bool("disabled")?.unwrap_or(false),
     };
     let dry_run = members.opt_bool("dry_run")?.unwrap_or(false);
+    let allow_same = members.opt_bool("allow_same")?.unwrap_or(false);
     members.finish()?;
+    // What an import that was cut short has made already.
+    if allow_same && let Some(found) = site.authority.same_user(&user).await? {
+        return Ok(if dry_run { no_content() } else { answer(StatusCode::OK, &found) });
+    }
     if dry_run {
         site.authority.check_user(user).await?;
         return Ok(no_content());

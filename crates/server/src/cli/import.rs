@@ -1,4 +1,6 @@
 //! `cloakroom users import`: users from another directory, all of a file or none.
+//!
+//! An import that was killed leaves what it had made; the next one of the same file goes on there.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -58,8 +60,30 @@ pub fn run(
     if args.dry_run {
         return said(rows, "would be imported", style, out);
     }
-    let made = create(&client, &args.file, rows)?;
-    said(made, "imported", style, out)
+    let done = create(&client, &args.file, rows)?;
+    done.say(style, out)
+}
+
+/// What an import came to.
+struct Done {
+    made: u64,
+    /// Users of an earlier import of the same rows.
+    already_there: u64,
+}
+
+impl Done {
+    fn say(&self, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
+        let Self { made, already_there } = self;
+        if style.json {
+            let said = json!({"imported": made, "already_there": already_there, "refused": []});
+            return Ok(print_json(&said, out)?);
+        }
+        match already_there {
+            0 => writeln!(out, "{made} users imported")?,
+            _ => writeln!(out, "{made} users imported, {already_there} were there already")?,
+        }
+        Ok(())
+    }
 }
 
 /// Checks every row against the file's others and the authority; how many there are.
@@ -82,6 +106,7 @@ fn check(
         let why = match row {
             Ok(mut row) => {
                 row.insert("dry_run".to_owned(), true.into());
+                row.insert("allow_same".to_owned(), true.into());
                 refusal(client, &Value::Object(row))?
             }
             Err(why) => Some(why),
@@ -97,27 +122,37 @@ fn check(
 }
 
 /// Creates every row's user; where one can't be, those that were are deleted again.
-fn create(client: &Client, path: &Path, rows: u64) -> Result<u64, Failure> {
+fn create(client: &Client, path: &Path, rows: u64) -> Result<Done, Failure> {
     let progress = progress("imported", file_bytes(path)?);
-    let mut made = Vec::new();
+    let (mut made, mut already_there) = (Vec::new(), 0);
     for row in Rows::open(path)? {
         let created = row.and_then(|row| {
             progress.inc(row.bytes);
             let at_line = |why: String| Failure::Failed(format!("line {}: {why}", row.line));
-            let body = row.content.map_err(at_line)?;
-            let answer = client.call(Method::POST, USERS, &Value::Object(body));
-            answer.map_err(|failure| at_line(failure.to_string()))
+            let mut body = row.content.map_err(at_line)?;
+            body.insert("allow_same".to_owned(), true.into());
+            create_one(client, &Value::Object(body)).map_err(|why| at_line(why.to_string()))
         });
         match created {
-            Ok(answer) => made.extend(answer["user"]["id"].as_str().map(str::to_owned)),
+            Ok(Some(id)) => made.push(id),
+            Ok(None) => already_there += 1,
             Err(failure) => return Err(undo(client, &made, &failure)),
         }
     }
     progress.finish_and_clear();
-    if rows == made.len() as u64 {
-        return Ok(rows);
+    let done = Done { made: made.len() as u64, already_there };
+    if rows == done.made + done.already_there {
+        return Ok(done);
     }
     Err(undo(client, &made, &Failure::Failed("the file changed meanwhile".into())))
+}
+
+/// The id of a user that was made; none where there is one just like it.
+fn create_one(client: &Client, user: &Value) -> Result<Option<String>, Failure> {
+    let answer = client.send(Method::POST, USERS, Some(Body::Json(user)))?;
+    let is_new = answer.status == 201;
+    let answer = answer.successful()?;
+    Ok(answer["user"]["id"].as_str().filter(|_| is_new).map(str::to_owned))
 }
 
 fn undo(client: &Client, made: &[String], failure: &Failure) -> Failure {
@@ -128,7 +163,11 @@ fn undo(client: &Client, made: &[String], failure: &Failure) -> Failure {
     }
     let state = match left {
         0 => "nothing was imported".to_owned(),
-        _ => format!("{left} of {} users that were imported could not be deleted", made.len()),
+        _ => format!(
+            "{left} of {} users that were imported could not be deleted; import the same file \
+             again to go on",
+            made.len()
+        ),
     };
     Failure::Failed(format!("{failure}; {state}"))
 }

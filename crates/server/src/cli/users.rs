@@ -91,8 +91,8 @@ Examples:
     /// Import users from another directory, with the hashes of their passwords; all or none
     #[command(after_help = "\
 Examples:
-  cloakroom users import users.jsonl --dry-run
-  cloakroom users import users.jsonl
+  cloakroom users import users.jsonl --dry-run   # what would be refused
+  cloakroom users import users.jsonl             # again: goes on where it was killed
   cloakroom users import users.jsonl --json | jq '.refused[]'")]
     Import(import::ImportArgs),
 }

@@ -46,6 +46,14 @@ pub(super) async fn members(
     Ok(Members::new(parse_object(&bytes)?))
 }
 
+/// Refuses a body where none is read; one without members says nothing.
+pub async fn refuse_body(headers: &HeaderMap, body: Body) -> Result<(), Problem> {
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    members(headers, body, Need::Optional).await?.finish()
+}
+
 /// Reads a form (`application/x-www-form-urlencoded`).
 pub(super) async fn form(parts: &Parts, body: Body) -> Result<Form, Problem> {
     refuse_encoded(&parts.headers)?;

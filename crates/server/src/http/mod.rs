@@ -13,7 +13,7 @@ pub(crate) mod urlencoded;
 mod watched;
 
 pub use ask::{Ask, Asked, Peer, QuotaName, RateNote, header};
-pub use body::Need;
+pub use body::{Need, refuse_body};
 pub use form::Form;
 pub use members::Members;
 pub use network_meters::NetworkMeters;

@@ -3,7 +3,7 @@
 use cloakroom_core::limits::PAGE_MAX;
 use serde_json::{Value, json};
 
-use super::codes::{API_KEY, QUERY};
+use super::codes::{API_KEY, QUERY, UNREAD};
 use super::operation::{Operation, Proof, Served};
 use super::public::html;
 use super::shape::{count_of, named, one_of_texts, shown_as, text, text_of};
@@ -49,7 +49,7 @@ fn at(method: &'static str, path: &str, id: &str, summary: &'static str) -> Oper
     let scope = admin::table().find(listed).map_or(Scope::Any, |(.., scope)| scope);
     let operation = Operation::new(method, path, id, summary);
     let operation = Operation { served: Served::Admin, ..operation };
-    let operation = operation.proof(Proof::ApiKey(scope)).refuses(API_KEY);
+    let operation = operation.proof(Proof::ApiKey(scope)).refuses(API_KEY).refuses(UNREAD);
     if scope == Scope::Any { operation } else { operation.refuses(&[Code::InsufficientScope]) }
 }
 
@@ -127,7 +127,7 @@ fn data() -> Vec<Operation> {
     };
     let merge = at("patch", DATA, "changeData", "Merge into a session's data (RFC 7396)");
     vec![
-        answered(at("get", DATA, "getData", "Read a session's data")).refuses(QUERY),
+        answered(at("get", DATA, "getData", "Read a session's data")),
         written(at("put", DATA, "replaceData", "Replace a session's data")),
         written(merge),
     ]
@@ -140,7 +140,6 @@ fn handles() -> Vec<Operation> {
             .refuses(&[Code::NotFound, Code::HandleEnded])
     };
     let read = of_handle(at("get", HANDLE, "getHandle", "Read the session of a handle"))
-        .refuses(QUERY)
         .answers(200, "The session and its data.", named("HandleAnswer"))
         .with("ETag");
     let put = of_handle(at("put", HANDLE, "putHandle", "Make or replace the session of a handle"))
@@ -168,7 +167,7 @@ fn subjects() -> Vec<Operation> {
     let change = at("patch", SUBJECT, "changeSubject", "Change claims, disable, enable");
     let erase = at("delete", SUBJECT, "eraseSubject", "Erase sessions, claims, user and names");
     vec![
-        of_subject(list).refuses(QUERY).answers(200, "All of them.", named("AdminSessions")),
+        of_subject(list).answers(200, "All of them.", named("AdminSessions")),
         of_subject(sign_out)
             .answers(200, "How many ended.", named("Revoked"))
             .with("Cloakroom-Durability"),
@@ -188,6 +187,7 @@ fn users() -> Vec<Operation> {
     let create = at("post", USERS, "createUser", "Add a user")
         .takes(named("NewUser"))
         .refuses(&[Code::Conflict, Code::PasswordRejected])
+        .answers(200, "There was such a user (`allow_same`).", named("UserAnswer"))
         .answers(201, "The user.", named("UserAnswer"))
         .with("Location")
         .answers_empty(204, "It could be made (`dry_run`).");
@@ -211,7 +211,7 @@ fn users() -> Vec<Operation> {
 }
 
 fn keys() -> Vec<Operation> {
-    let list = at("get", "/admin/v1/keys", "listKeys", "The signing keys").refuses(QUERY).answers(
+    let list = at("get", "/admin/v1/keys", "listKeys", "The signing keys").answers(
         200,
         "All of them.",
         named("Keys"),
@@ -255,7 +255,6 @@ fn streamed(operation: Operation) -> Operation {
         "retry: 1000\n\nevent: heartbeat\ndata: {\"at\":\"2027-01-15T08:00:00.120Z\"}\n\n";
     operation
         .in_header("Last-Event-ID", "Where to go on: the last message's `id`.", text(""))
-        .refuses(QUERY)
         .answers_as(200, "Server-sent events without end.", "text/event-stream", text(example))
 }
 
@@ -267,7 +266,6 @@ fn events() -> Vec<Operation> {
         .in_query("sid", "Only this session's.", named("Sid"))
         .answers(200, "Some events.", named("Events"));
     let snapshot = at("get", "/admin/v1/revocations", "getRevocations", "What verifiers must know")
-        .refuses(QUERY)
         .answers(200, "All that still matters.", named("Revocations"));
     let stream = "/admin/v1/events/stream";
     let revocation_stream = "/admin/v1/revocations/stream";
@@ -280,9 +278,11 @@ fn events() -> Vec<Operation> {
 }
 
 fn upkeep() -> Vec<Operation> {
-    let stats = at("get", "/admin/v1/stats", "getStats", "What this node has done")
-        .refuses(QUERY)
-        .answers(200, "The figures.", named("Stats"));
+    let stats = at("get", "/admin/v1/stats", "getStats", "What this node has done").answers(
+        200,
+        "The figures.",
+        named("Stats"),
+    );
     let sweep = at("post", "/admin/v1/sweep", "sweep", "Remove what has expired").answers(
         200,
         "How much was removed.",

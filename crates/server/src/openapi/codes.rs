@@ -16,6 +16,9 @@ pub(super) const BODY: &[Code] =
     &[Code::BodyTooLarge, Code::UnsupportedMediaType, Code::UnknownMember, Code::InvalidMember];
 /// What a query may be refused with.
 pub(super) const QUERY: &[Code] = &[Code::UnknownMember, Code::InvalidMember];
+/// What a request may be refused with where a body or a query isn't read.
+pub(super) const UNREAD: &[Code] =
+    &[Code::BodyTooLarge, Code::UnsupportedMediaType, Code::UnknownMember];
 /// What a form may be refused with.
 pub(super) const FORM: &[Code] = &[Code::BodyTooLarge, Code::UnsupportedMediaType];
 /// What a credential of a session may be refused with.

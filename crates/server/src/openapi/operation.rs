@@ -376,7 +376,10 @@ fn oauth_refusal(status: u16, codes: &[Code], more: &[&str]) -> (String, Value) 
         errors.extend(more);
     }
     errors.dedup();
-    let example = json!({"error": errors[0], "error_description": "the form is malformed"});
+    let code = codes.first().map_or("", |code| code.as_str());
+    let example = json!({
+        "error": errors[0], "error_description": "the form is malformed", "code": code,
+    });
     let schema = json!({
         "allOf": [named("OAuthError"), {"properties": {"error": {"enum": errors}}}],
     });

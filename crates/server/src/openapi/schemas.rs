@@ -1,5 +1,7 @@
 //! The schemas that have a name: what is answered and what is taken.
 
+use std::collections::BTreeSet;
+
 use cloakroom::Stat;
 use cloakroom_core::event::EventKind;
 use cloakroom_core::keys::{Algorithm, KeyState};
@@ -15,6 +17,7 @@ use super::shape::{
     nullable, object, one_of_texts, open_object, shown_as, text, text_like, text_of,
 };
 use crate::admin::Scope;
+use crate::problem::Code;
 
 /// A session's id, for examples.
 const SID: &str = "01JH6Z3V4Q8R5T7W9XBDFGHJKM";
@@ -307,6 +310,7 @@ fn directory() -> Named {
         may("claims", "", named("Claims")),
         may("disabled", "", boolean(false)),
         may("dry_run", "check it all and make nothing", boolean(false)),
+        may("allow_same", "answer a user who is there just like this, with 200", boolean(false)),
     ]);
     let example = json!({"identifier": "ada@example.com", "password": PASSWORD,
         "claims": {"email": "ada@example.com", "role": "user"}});
@@ -485,9 +489,12 @@ fn standard() -> Named {
         has("refresh_token", "", text("ckr_AbCd…")),
         may("refresh_expires_in", "seconds", count(604_800)),
     ]));
+    let codes: BTreeSet<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let oauth_error = object([
         has("error", "as RFC 6749 section 5.2 has it", text("invalid_request")),
         has("error_description", "", text("the form is malformed")),
+        has("code", "as in problem details", one_of_texts(codes)),
+        may("reason", "why a session ended", named("EndReason")),
     ]);
     vec![
         ("Jwks", object([has("keys", "", list(jwk))])),

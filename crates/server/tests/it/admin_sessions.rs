@@ -114,7 +114,7 @@ fn an_impersonated_session_says_who_acts_and_is_short() {
     assert_eq!(opened["session"]["actor"], "support-7");
     let sid = text(&opened["session"]["id"]);
     let seen = world.get(&format!("/admin/v1/sessions/{sid}")).expect(200).body;
-    assert_eq!(seen["actor"], "support-7");
+    assert_eq!(seen["session"]["actor"], "support-7");
     let of_their_own = world.open("ada", "cookie");
     assert!(of_their_own["session"].get("actor").is_none());
 }

@@ -1,6 +1,6 @@
 //! The commands against a running authority: what they print, and their exit codes.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -283,6 +283,57 @@ fn users_are_imported_with_their_hashes() {
     let url = format!("{}/auth/login", world.public);
     let signed_in = ureq::post(&url).content_type("application/json").send(login.to_string());
     assert_eq!(signed_in.expect("an answer").status(), 200);
+}
+
+/// How many users there are, counted page by page.
+fn count_users(world: &AdminWorld) -> usize {
+    let (mut count, mut after) = (0, String::new());
+    loop {
+        let page = world.get(&format!("/admin/v1/users?after={after}")).expect(200).body;
+        count += page["users"].as_array().map_or(0, Vec::len);
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => return count,
+        }
+    }
+}
+
+#[test]
+fn an_import_that_was_killed_goes_on_where_it_was() {
+    const ROWS: usize = 600;
+    let world = AdminWorld::new();
+    let row = |number| {
+        format!(
+            r#"{{"identifier": "u{number}@example.com", "password_hash": "{BCRYPT}",
+                "claims": {{"n": {number}}}, "disabled": {}}}"#,
+            number % 2 == 0
+        )
+        .replace('\n', " ")
+    };
+    let rows: Vec<String> = (0..ROWS).map(row).collect();
+    let file = users_file(&world, &rows.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut import = command(&world, &["users", "import", &file]);
+    let mut import = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
+    while world.get("/admin/v1/users?limit=1").expect(200).body["users"] == json!([]) {
+        assert_eq!(import.try_wait().expect("a child"), None, "it made nobody");
+    }
+    // SIGKILL: it can't clean up.
+    import.kill().expect("killed");
+    import.wait().expect("ended");
+    let made = count_users(&world);
+    assert!((1..ROWS).contains(&made), "{made}");
+    let told = ask(&world, &["users", "import", &file, "--json"]).expect(0).json();
+    let expected = json!({"imported": ROWS - made, "already_there": made, "refused": []});
+    assert_eq!((told, count_users(&world)), (expected, ROWS));
+    let again = ask(&world, &["users", "import", &file]).expect(0);
+    assert_eq!(again.out, format!("0 users imported, {ROWS} were there already\n"));
+    // Whoever is otherwise than the row says isn't taken for the row's.
+    for changed in [row(7).replace("Vd/", "Vd."), row(7).replace("false", "true")] {
+        let file = users_file(&world, &[&changed, &row(8)]);
+        let refused = ask(&world, &["users", "import", &file]).expect(1);
+        assert!(refused.err.starts_with("line 1: "), "{}", refused.err);
+    }
+    assert_eq!(count_users(&world), ROWS);
 }
 
 #[test]

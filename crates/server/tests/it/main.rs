@@ -6,6 +6,7 @@ mod admin_users;
 mod admin_world;
 mod api_keys;
 mod audit;
+mod bad_input;
 mod cli_commands;
 mod cli_demo;
 mod cli_serve;

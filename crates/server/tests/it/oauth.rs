@@ -159,9 +159,16 @@ async fn the_token_endpoint_refreshes_and_f1_a_reuse_is_an_invalid_grant() {
         tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
         let reused = world.send(Ask::post("/oauth2/token").form(&form(&first))).await;
         oauth_error(&reused, 400, "invalid_grant");
+        assert_eq!(reused.text("code"), "refresh_token_reused");
+        let late = world.send(Ask::post("/oauth2/token").form(&form(&next))).await;
+        oauth_error(&late, 400, "invalid_grant");
+        assert_eq!(late.text("code"), "session_ended");
+        assert_eq!(late.text("reason"), "refresh_reused");
         assert!(world.sessions_of(&ada).await.is_empty());
         let forged = world.send(Ask::post("/oauth2/token").form(&form("ckr_junk"))).await;
         oauth_error(&forged, 400, "invalid_grant");
+        assert_eq!(forged.text("code"), "token_invalid");
+        assert_eq!(forged.at("reason"), Value::Null);
     })
     .await;
 }
@@ -199,7 +206,7 @@ async fn h6_doubled_empty_and_query_parameters_are_refused() {
         assert_eq!(world.sessions_of(&ada).await.len(), 1);
         let wrong = world.send(Ask::get("/oauth2/revoke")).await;
         oauth_error(&wrong, 405, "invalid_request");
-        assert_eq!(wrong.at("code"), Value::Null);
+        assert_eq!(wrong.at("code"), "method_not_allowed");
         assert_eq!(wrong.header("allow"), Some("POST"));
     })
     .await;

@@ -126,7 +126,7 @@ fn every_operation_has_examples_that_fit_their_schemas() {
 }
 
 /// An example by the schema's own members.
-fn example_of(schema: &Value) -> Value {
+pub fn example_of(schema: &Value) -> Value {
     if let Some(example) = schema.pointer("/examples/0") {
         return example.clone();
     }
