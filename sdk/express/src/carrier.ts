@@ -258,8 +258,15 @@ export class Carrier {
   /** Whether the application's data says that this is somebody else's session from now on. */
   #isAnothers(data: Data): boolean {
     if (this.#view === undefined) return false;
-    const subject = this.shared.subject?.(data);
-    return subject !== undefined && subject !== null && String(subject) !== this.#view.subject;
+    const subject = this.#subjectOf(data);
+    if (subject !== null) return subject !== this.#view.subject;
+    // By its data it was theirs, and isn't any more: so signs out who keeps the user there.
+    return this.#view.subject !== null && this.#subjectOf(this.#baseline) === this.#view.subject;
+  }
+
+  #subjectOf(data: Data): string | null {
+    const subject = this.shared.subject?.(data) ?? null;
+    return subject === null ? null : String(subject);
   }
 
   async #open(all: Data): Promise<void> {
@@ -269,8 +276,7 @@ export class Carrier {
       );
       return;
     }
-    const found = this.shared.subject?.(all) ?? null;
-    const subject = found === null ? null : String(found);
+    const subject = this.#subjectOf(all);
     const claims = subject === null ? undefined : this.shared.claims?.(all);
     const data = this.#dataFor(subject);
     const age = this.#session.cookie.originalMaxAge;

@@ -190,7 +190,7 @@ function raw(port, cookie) {
   });
 }
 
-test('b1 a request that was open before a sign-in gets no cookie of its user', async () => {
+test('a3 a request that was open before a sign-in gets no cookie of its user', async () => {
   const planted = browser(app);
   await planted.get('/set/seen');
   const cookie = `session=${planted.jar.get('session')}`;
@@ -245,6 +245,11 @@ test('whose data a session is may say itself: another one\'s stays behind then t
     req.session.passport = { user: req.params.user };
     res.json({});
   });
+  application.get('/out', (req, res) => {
+    delete req.session.passport.user;
+    res.json({});
+  });
+  application.get('/me', requireAuth(), (req, res) => res.json({}));
   application.get('/set/:key', (req, res) => {
     req.session[req.params.key] = 1;
     res.json({});
@@ -257,6 +262,11 @@ test('whose data a session is may say itself: another one\'s stays behind then t
   assert.deepEqual((await visitor.get('/data')).body, { cart: 1, passport: { user: 'ada' }, secret: 1 });
   await visitor.get('/as/bob');
   assert.deepEqual((await visitor.get('/data')).body, { passport: { user: 'bob' } });
+  const former = visitor.jar.get('session');
+  await visitor.get('/out');
+  assert.equal((await visitor.get('/me')).body.code, 'credentials_required', 'nobody is signed in by it any more');
+  visitor.jar.set('session', former);
+  assert.equal((await visitor.get('/me')).body.code, 'session_ended');
 });
 
 test('a sign-in over a session that ends meanwhile works, also with an epoch', async () => {

@@ -190,7 +190,7 @@ def holder_of(app: Flask, client: FlaskClient) -> FlaskClient:
     return other
 
 
-def test_j_a_fresh_session_is_no_fresh_quota(app: Flask) -> None:
+def test_j8_a_fresh_session_is_no_fresh_quota(app: Flask) -> None:
     statuses = []
     for _ in range(5):
         client = app.test_client()
@@ -207,7 +207,7 @@ def test_j_a_fresh_session_is_no_fresh_quota(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?permanent=1"])
-def test_b1_clearing_before_a_sign_in_leaves_a_planted_cookie_behind(
+def test_a3_clearing_before_a_sign_in_leaves_a_planted_cookie_behind(
     app: Flask, server: Server, query: str
 ) -> None:
     planted = app.test_client()
@@ -220,7 +220,7 @@ def test_b1_clearing_before_a_sign_in_leaves_a_planted_cookie_behind(
 
 
 @pytest.mark.parametrize("query", ["", "?permanent=1"])
-def test_b1_a_request_that_was_open_before_a_sign_in_gets_no_cookie_of_its_user(
+def test_a3_a_request_that_was_open_before_a_sign_in_gets_no_cookie_of_its_user(
     app: Flask, query: str
 ) -> None:
     planted = app.test_client()
@@ -235,7 +235,7 @@ def test_b1_a_request_that_was_open_before_a_sign_in_gets_no_cookie_of_its_user(
 
 
 @pytest.mark.parametrize("key", ["user_id", "_user_id"])
-def test_b1_writing_down_who_it_is_leaves_a_planted_cookie_behind(app: Flask, key: str) -> None:
+def test_a3_writing_down_who_it_is_leaves_a_planted_cookie_behind(app: Flask, key: str) -> None:
     planted = app.test_client()
     planted.post("/data", json={"cart": 1})
     victim = holder_of(app, planted)
