@@ -19,6 +19,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_store::owners::{Owners, confirmed};
 use cloakroom_store::record::{decode, decode_entry};
 use cloakroom_store::{
     Batch, Commit, Committed, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError,
@@ -59,6 +60,7 @@ pub struct PostgresStore {
     schema: String,
     partitions: u16,
     wake: Wake,
+    owners: Owners,
 }
 
 impl PostgresStore {
@@ -94,6 +96,48 @@ impl PostgresStore {
     ) -> Result<Vec<Row>, StoreError> {
         self.check(partition)?;
         self.link.read(statement, arguments).await
+    }
+
+    /// Records by name, from one state.
+    async fn load_named(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Versioned>>, StoreError> {
+        let number = i32::from(partition.0);
+        let kinds: Vec<&str> = keys.iter().map(|key| kind_name(key.kind())).collect();
+        let names: Vec<String> = keys.iter().map(name).collect();
+        let arguments: [link::Argument<'_>; 3] =
+            [(&number, Type::INT4), (&kinds, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
+        let rows = self.read(partition, &self.statements.load, &arguments).await?;
+        rows::placed(&rows, keys)
+    }
+
+    /// The same, and those that the found ones name.
+    async fn follow(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+        follow: Follow,
+    ) -> Result<Found, StoreError> {
+        let number = i32::from(partition.0);
+        let kinds: Vec<&str> = keys.iter().map(|key| kind_name(key.kind())).collect();
+        let names: Vec<String> = keys.iter().map(name).collect();
+        let (subjects, at_least) = match follow {
+            Follow::Nothing => (&SUBJECT[..0], None),
+            Follow::Subject => (&SUBJECT[..1], None),
+            Follow::SubjectAndIndex => (&SUBJECT[..], None),
+            Follow::Sessions { at_least } => (&SUBJECT[..0], Some(bounded(at_least))),
+        };
+        let arguments: [link::Argument<'_>; 5] = [
+            (&number, Type::INT4),
+            (&kinds, Type::TEXT_ARRAY),
+            (&names, Type::TEXT_ARRAY),
+            (&subjects, Type::TEXT_ARRAY),
+            (&at_least, Type::INT8),
+        ];
+        let rows = self.read(partition, &self.statements.following, &arguments).await?;
+        rows::found(&rows, keys, follow)
     }
 
     fn check(&self, partition: Partition) -> Result<(), StoreError> {
@@ -135,32 +179,26 @@ impl Store for PostgresStore {
         keys: &[Key],
         follow: Follow,
     ) -> Result<Found, StoreError> {
-        let number = i32::from(partition.0);
-        let kinds: Vec<&str> = keys.iter().map(|key| kind_name(key.kind())).collect();
-        let names: Vec<String> = keys.iter().map(name).collect();
-        let number: link::Argument<'_> = (&number, Type::INT4);
-        let kinds: link::Argument<'_> = (&kinds, Type::TEXT_ARRAY);
-        let names: link::Argument<'_> = (&names, Type::TEXT_ARRAY);
-        let (subjects, at_least) = match follow {
-            Follow::Nothing => {
-                let arguments = [number, kinds, names];
-                let rows = self.read(partition, &self.statements.load, &arguments).await?;
-                let asked = rows::placed(&rows, keys)?;
-                return Ok(Found { asked, followed: Vec::new() });
+        if follow == Follow::Nothing {
+            let asked = self.load_named(partition, keys).await?;
+            return Ok(Found { asked, followed: Vec::new() });
+        }
+        if let Some(names) = self.owners.guess(keys, follow) {
+            // Mostly a good guess, and to read by name costs the server half of what following does.
+            let asked = self.load_named(partition, &[keys, &names].concat()).await?;
+            if let Some(found) = confirmed(keys, names, follow, asked) {
+                return Ok(found);
             }
-            Follow::Subject => (&SUBJECT[..1], None),
-            Follow::SubjectAndIndex => (&SUBJECT[..], None),
-            Follow::Sessions { at_least } => (&SUBJECT[..0], Some(bounded(at_least))),
-        };
-        let arguments =
-            [number, kinds, names, (&subjects, Type::TEXT_ARRAY), (&at_least, Type::INT8)];
-        let rows = self.read(partition, &self.statements.following, &arguments).await?;
-        rows::found(&rows, keys, follow)
+        }
+        let found = self.follow(partition, keys, follow).await?;
+        self.owners.learn(keys, &found.asked);
+        Ok(found)
     }
 
     async fn commit(&self, partition: Partition, batch: Batch) -> Result<Commit, StoreError> {
         self.check(partition)?;
         let mut arguments = Arguments::of(partition, &batch)?;
+        self.owners.learn_written(&batch);
         let write = self.link.begin().await?;
         arguments.wait_at_most(write.lock_wait_ms());
         let rows = write.run(&self.statements.commit, &arguments.list()).await?;

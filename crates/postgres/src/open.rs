@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloakroom_store::owners::Owners;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::Client;
@@ -35,7 +36,8 @@ pub(crate) async fn connect(settings: &PostgresSettings) -> Result<PostgresStore
     };
     let wake = Wake::new(link.clone(), listen);
     let (statements, schema) = (Statements::new(name, route), name.to_owned());
-    Ok(PostgresStore { link, statements, schema, partitions, wake })
+    let owners = Owners::new();
+    Ok(PostgresStore { link, statements, schema, partitions, wake, owners })
 }
 
 /// Brings a schema up to date.

@@ -1,8 +1,7 @@
 //! Loads that bring along what the found records name.
 
-use std::collections::BTreeMap;
-
 use cloakroom_core::types::Partition;
+use cloakroom_store::owners::confirmed;
 use cloakroom_store::{Follow, Found, Key, Kind, StoreError};
 use tokio::time::Instant;
 
@@ -24,7 +23,7 @@ impl RedisStore {
         let deadline = Instant::now() + self.server.timeout;
         if let Some(names) = self.owners.guess(keys, follow) {
             // Mostly a good guess, and then it takes no script.
-            let found = self.load_guessed(deadline, partition, keys, &names, follow).await?;
+            let found = self.load_guessed(deadline, partition, keys, names, follow).await?;
             if let Some(found) = found {
                 return Ok(found);
             }
@@ -45,25 +44,12 @@ impl RedisStore {
         deadline: Instant,
         partition: Partition,
         keys: &[Key],
-        names: &[Key],
+        names: Vec<Key>,
         follow: Follow,
     ) -> Result<Option<Found>, StoreError> {
-        let all = [keys, names].concat();
-        let expects = expected(&all);
-        let Some(mut asked) = self.load_plainly(deadline, partition, &all, expects).await? else {
-            return Ok(None);
-        };
-        let beside = asked.split_off(keys.len());
-        let named = follow.keys(keys, &asked);
-        let mut brought: BTreeMap<&Key, _> = names.iter().zip(beside).collect();
-        if named.iter().any(|name| !brought.contains_key(name)) {
-            return Ok(None);
-        }
-        let followed = named.into_iter().map(|name| {
-            let found = brought.remove(&name).flatten();
-            (name, found)
-        });
-        Ok(Some(Found { followed: followed.collect(), asked }))
+        let all = [keys, &names].concat();
+        let asked = self.load_plainly(deadline, partition, &all, expected(&all)).await?;
+        Ok(asked.and_then(|asked| confirmed(keys, names, follow, asked)))
     }
 
     /// While a slot moves, a key that the server wasn't told of may have gone ahead.

@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use cloakroom_core::types::{Partition, Timestamp};
+use cloakroom_store::owners::Owners;
 use cloakroom_store::{
     Batch, Commit, Durability, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick,
     Versioned,
@@ -34,7 +35,6 @@ mod form;
 mod keys;
 mod link;
 mod node;
-mod owners;
 mod read;
 mod routes;
 mod script;
@@ -50,7 +50,6 @@ pub use settings::{RedisSettings, TlsFiles};
 use connect::Purpose;
 use keys::Keys;
 use link::Expects;
-use owners::Owners;
 use script::{Call, LOAD, LOG, TRIM};
 use server::{Answer, Effect, Server};
 use wake::Wake;

@@ -14,6 +14,7 @@ pub mod faulty;
 pub mod follow;
 pub mod key;
 pub mod memory;
+pub mod owners;
 pub mod record;
 pub mod wake;
 

@@ -1,26 +1,36 @@
 //! Whose sessions are, as far as this process has seen: so that what a load will follow to can be
 //! asked for with it.
 //!
-//! It is a guess and decides nothing: what was loaded says whether it was a good one. It mostly is,
+//! For stores across a network, where following takes the server more than reading by name does. It
+//! is a guess and decides nothing: what was loaded says whether it was a good one. It mostly is,
 //! for a session never changes hands.
 
+use std::collections::BTreeMap;
+
 use cloakroom_core::types::{Sid, Subject};
-use cloakroom_store::{Batch, Change, Follow, Key, Kind, Record, Versioned};
 use quick_cache::sync::Cache;
 
+use crate::{Batch, Change, Follow, Found, Key, Kind, Record, Tick, Versioned};
+
 /// The owners of the sessions that were loaded or written lately; none: it is nobody's.
-pub(crate) struct Owners {
+pub struct Owners {
     seen: Cache<Sid, Option<Subject>>,
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Owners {
     /// Knows nothing yet.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self { seen: Cache::new(SESSIONS_SEEN_MAX) }
     }
 
     /// What a load of `keys` will most likely follow to; none where that isn't known.
-    pub(crate) fn guess(&self, keys: &[Key], follow: Follow) -> Option<Vec<Key>> {
+    pub fn guess(&self, keys: &[Key], follow: Follow) -> Option<Vec<Key>> {
         let is_both = match follow {
             Follow::Subject => false,
             Follow::SubjectAndIndex => true,
@@ -49,7 +59,7 @@ impl Owners {
     }
 
     /// Learns from what was loaded.
-    pub(crate) fn learn(&self, keys: &[Key], found: &[Option<Versioned>]) {
+    pub fn learn(&self, keys: &[Key], found: &[Option<Versioned>]) {
         for (key, found) in keys.iter().zip(found) {
             if let Some(found) = found {
                 self.note(key, &found.record);
@@ -58,11 +68,11 @@ impl Owners {
     }
 
     /// Learns from what was written.
-    pub(crate) fn learn_written(&self, batch: &Batch) {
+    pub fn learn_written(&self, batch: &Batch) {
         for write in &batch.writes {
             match &write.change {
                 // What was there before named the same.
-                Change::Put { record, .. } if write.expected == cloakroom_store::Tick::ZERO => {
+                Change::Put { record, .. } if write.expected == Tick::ZERO => {
                     self.note(&write.key, record);
                 }
                 Change::Put { .. } | Change::Delete => {}
@@ -77,15 +87,29 @@ impl Owners {
     }
 }
 
+/// What a load found that asked for `keys` and for what it guessed to follow to; none where the
+/// guess was a wrong one.
+pub fn confirmed(
+    keys: &[Key],
+    guessed: Vec<Key>,
+    follow: Follow,
+    mut asked: Vec<Option<Versioned>>,
+) -> Option<Found> {
+    let beside = asked.split_off(keys.len().min(asked.len()));
+    let mut brought: BTreeMap<Key, _> = guessed.into_iter().zip(beside).collect();
+    let named = follow.keys(keys, &asked).into_iter();
+    let followed: Option<Vec<_>> =
+        named.map(|name| brought.remove(&name).map(|found| (name, found))).collect();
+    Some(Found { followed: followed?, asked })
+}
+
 /// Of how many sessions it is remembered whose they are; about 100 bytes each.
 const SESSIONS_SEEN_MAX: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
-    use cloakroom_store::Tick;
-    use cloakroom_store::conformance::samples;
-
     use super::*;
+    use crate::conformance::samples;
 
     fn found(record: Record) -> [Option<Versioned>; 1] {
         [Some(Versioned { version: Tick(1), record })]
@@ -124,6 +148,24 @@ mod tests {
         let keys = [Key::Session(session.sid)];
         owners.learn(&keys, &found(Record::Session(Box::new(session))));
         assert_eq!(owners.guess(&keys, Follow::SubjectAndIndex), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_guess_is_believed_only_where_the_record_says_the_same() {
+        let session = samples::ended_session();
+        let keys = [Key::Session(session.sid)];
+        let right = Key::Subject(session.subject.clone().expect("a subject"));
+        let wrong = Key::Subject(Subject::parse("somebody else").expect("a subject"));
+        let [found] = found(Record::Session(Box::new(session)));
+        let asked = vec![found, None];
+        let known = |guess: &Key, asked: &[Option<Versioned>]| {
+            confirmed(&keys, vec![guess.clone()], Follow::Subject, asked.to_vec())
+        };
+        assert!(known(&wrong, &asked).is_none());
+        let followed = known(&right, &asked).expect("a good guess").followed;
+        assert!(matches!(&followed[..], [(key, None)] if *key == right));
+        // Of what isn't there nothing follows.
+        assert!(known(&wrong, &[None, None]).expect("nothing is named").followed.is_empty());
     }
 
     #[test]
