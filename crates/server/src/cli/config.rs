@@ -309,7 +309,10 @@ mod tests {
         assert_eq!(run_on("", &["init", "-"], false).1, commented_file());
         // The file that --config names, which is there.
         let (outcome, _, err) = run_on("", &["init"], false);
-        assert!(outcome == Outcome::Failed && err.contains("/cloakroom.toml: "), "{err}");
+        assert!(
+            outcome == Outcome::Failed && err.contains("/cloakroom.toml is there already"),
+            "{err}"
+        );
     }
 
     #[test]

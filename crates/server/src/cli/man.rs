@@ -108,7 +108,8 @@ mod tests {
         let mut page = Vec::new();
         write(&command, &mut page).expect("a vector takes everything");
         let page = String::from_utf8(page).expect("UTF-8");
-        let shown = ".SH EXAMPLES\n.nf\ncloakroom sweep \\-\\-json\nprintf \\(aq%s\\en\\(aq x\n.fi\n";
+        let shown =
+            ".SH EXAMPLES\n.nf\ncloakroom sweep \\-\\-json\nprintf \\(aq%s\\en\\(aq x\n.fi\n";
         assert!(page.contains(shown), "{page}");
         for section in ["NAME", "SYNOPSIS", "\"EXIT STATUS\"", "FILES", "ENVIRONMENT"] {
             assert!(page.contains(&format!(".SH {section}\n")), "{section}: {page}");
