@@ -12,6 +12,7 @@
 pub mod clients;
 pub mod fleet;
 pub mod history;
+pub mod interrupt;
 pub mod rules;
 pub mod run;
 pub mod stand;

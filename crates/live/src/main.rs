@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use cloakroom_live::history::{Fault, History, Kept, Turn, What};
+use cloakroom_live::interrupt;
 use cloakroom_live::rules::{Finding, check};
 use cloakroom_live::run::{Plan, live};
 use cloakroom_live::stand::Kind;
@@ -29,7 +30,9 @@ struct Options {
 const SHOWN: usize = 5;
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let outcome = run(&Options::parse());
+    interrupt::give_way();
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(fault) => {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<bool> {
+    interrupt::watch()?;
     let program = cloakroom_bench::server::build()?;
     let kinds = if options.store.is_empty() { &Kind::ALL[..] } else { &options.store };
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);

@@ -15,6 +15,7 @@ use crate::fleet::{CACHING, Fleet, NODES, STALENESS_SECS};
 use crate::history::{
     Audited, Disturbance, Entry, Fault, History, Intent, Promises, SECOND, Span, Stopwatch,
 };
+use crate::interrupt::Files;
 use crate::stand::{Kind, Stand};
 
 /// What a run is to be.
@@ -42,6 +43,7 @@ const PAGE: usize = 200;
 /// Lives through a run; `None`: the store can't be had here.
 pub fn live(plan: &Plan) -> io::Result<Option<History>> {
     let dir = tempfile::Builder::new().prefix("cloakroom-live-").tempdir()?;
+    let _files = Files::are_in(dir.path());
     // PostgreSQL runs as nobody and must get into it.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(dir.path(), open)?;
