@@ -295,11 +295,14 @@ impl<S: Store> Authority<S> {
                 };
                 let record = KeyRecord::generate(algorithm, fresh, &entropy, &self.keys, now)
                     .map_err(|fault| Unavailable::Key(fault.to_string()))?;
-                let kind = match fresh {
-                    FreshKey::Next => EventKind::KeyCreated,
-                    FreshKey::Active => EventKind::KeyActivated,
+                // The first key of a store is made and takes over in one.
+                let kinds = match fresh {
+                    FreshKey::Next => &[EventKind::KeyCreated][..],
+                    FreshKey::Active => &[EventKind::KeyCreated, EventKind::KeyActivated],
                 };
-                announce(batch, record.kid.as_str(), record.state.name(), kind, now, ctx);
+                for kind in kinds {
+                    announce(batch, record.kid.as_str(), record.state.name(), *kind, now, ctx);
+                }
                 let key = Key::SigningKey(record.kid.as_str().into());
                 batch.put(key, Version::ZERO, Record::SigningKey(record), Review::Never);
             }

@@ -133,11 +133,26 @@ fn read_key(path: &Path, own: bool) -> Result<Option<Secret<String>>, NodeFilesE
     Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
+/// A file's permission bits, where there are any.
+#[cfg(unix)]
+pub(crate) fn mode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|found| mode_of(&found))
+}
+
+/// A file's permission bits, where there are any.
+#[cfg(not(unix))]
+pub(crate) fn mode(_: &Path) -> Option<u32> {
+    None
+}
+
+#[cfg(unix)]
+fn mode_of(found: &fs::Metadata) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777
+}
+
 #[cfg(unix)]
 fn check_mode(path: &Path, found: &fs::Metadata, own: bool) -> Result<(), NodeFilesError> {
-    use std::os::unix::fs::PermissionsExt;
-
-    let mode = found.permissions().mode() & 0o777;
+    let mode = mode_of(found);
     let refused = if own { 0o077 } else { 0o022 };
     if mode & refused == 0 {
         Ok(())
@@ -171,7 +186,7 @@ mod tests {
     use super::*;
 
     fn mode_of(path: &Path) -> u32 {
-        fs::metadata(path).expect("a file").permissions().mode() & 0o777
+        mode(path).expect("a file")
     }
 
     #[test]

@@ -271,7 +271,9 @@ impl Client {
     /// The body of a success. Where our key isn't known, which one it was; where this can't be an
     /// admin listener, that.
     fn of_authority(&self, answer: Answer) -> Result<Value, Failure> {
-        let (status, is_ours) = (answer.status, answer.body.get("code").is_some());
+        // The public listener has no such place; on the admin listener a thing is missing.
+        let is_ours = answer.body["detail"].as_str().is_some_and(|detail| detail != NO_PLACE);
+        let status = answer.status;
         answer.successful().map_err(|failure| match status {
             401 => failure.with(&format!(
                 "; the key is from {}: --data DIR or --api-key-file FILE names another",
@@ -420,6 +422,9 @@ pub(super) fn public_answer(config: &Config, path: &str) -> Result<Vec<String>, 
     let lines = answer.headers().get_all("set-cookie").iter();
     Ok(lines.filter_map(|line| line.to_str().ok().map(str::to_owned)).collect())
 }
+
+/// What a listener says of a place that it doesn't have.
+const NO_PLACE: &str = "there is nothing here";
 
 /// The largest answer that a command reads, in bytes; a page of 200 full sessions is smaller.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -290,8 +290,39 @@ fn refused(client: &Client, answer: &Answer, token: &Secret<String>) -> Result<V
     let claimed = report.claims.as_ref().and_then(|claims| claims["sid"].as_str());
     let sid = report.sid.map(|sid| sid.to_string()).or(claimed.map(str::to_owned));
     let session = sid.map(|sid| session_of(client, &sid)).transpose()?.flatten();
-    let detail = member("detail").unwrap_or_default();
+    let mut detail = member("detail").unwrap_or_default();
+    if let Some(why) = why_refused(client, &report, &code)? {
+        detail = format!("{detail}: {why}");
+    }
     Ok(Verdict { valid: false, code: Some(code), reason: member("reason"), detail, session })
+}
+
+/// What the token's own words and the published keys say about a refusal.
+fn why_refused(client: &Client, report: &Report, code: &str) -> Result<Option<String>, Failure> {
+    let Some(header) = &report.header else { return Ok(None) };
+    match code {
+        "token_wrong_type" => {
+            let typ = header["typ"].as_str().unwrap_or("not named");
+            Ok(Some(format!("its type is {typ}, that of an access token is at+jwt")))
+        }
+        "token_invalid" => {
+            let published = client.get("/.well-known/jwks.json")?;
+            let kids = published["keys"].as_array().into_iter().flatten().map(|key| &key["kid"]);
+            let is_ours = kids.into_iter().any(|kid| kid.is_string() && *kid == header["kid"]);
+            let why = match (header["alg"] == "HS256", is_ours) {
+                (true, _) | (false, true) => {
+                    "its signature is wrong, a claim (iss, aud) is another authority's, or its id \
+                     (jti) was revoked"
+                }
+                (false, false) => {
+                    "its key (kid) is none of this authority's: another one made it, or the key \
+                     was revoked or is gone"
+                }
+            };
+            Ok(Some(why.to_owned()))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// A session by its id; `None` where it isn't known.

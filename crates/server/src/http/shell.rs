@@ -14,11 +14,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use cloakroom_core::given::Header;
+use cloakroom_core::rate::Quota;
 use cloakroom_store::Durability;
 use hyper::body::Bytes;
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
-    HeaderValue, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    HeaderValue, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Method, Request, StatusCode, Version};
 use tower::ServiceExt as _;
@@ -64,6 +65,8 @@ pub struct Shell {
     verify_place: Option<usize>,
     /// What `RateLimit-Policy` says of each quota.
     quotas: [HeaderValue; QuotaName::ALL.len()],
+    /// The same of failed sign-ins, which the store counts.
+    login_quota: HeaderValue,
 }
 
 impl Shell {
@@ -81,13 +84,13 @@ impl Shell {
                 QuotaName::Verify => limits.verify,
                 QuotaName::Network => limits.network,
             };
-            let text = quota.policy_header(name.name());
-            HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+            policy_header(quota, name.name())
         });
+        let login_quota = policy_header(limits.login, LOGIN);
         let meter = Arc::clone(site.metrics.door(door));
         let verify = format!("{}/verify/{{policy}}", site.config.server.base_path.as_str());
         let verify_place = meter.place(&verify);
-        Self { site, door, router, cors, meter, verify_place, quotas }
+        Self { site, door, router, cors, meter, verify_place, quotas, login_quota }
     }
 
     /// Whether there are answers without an end among its own.
@@ -276,10 +279,24 @@ impl Shell {
             headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(HSTS));
         }
         bound_durability(headers, self.site.store_watch.promise());
-        if let Some(note) = asked.rate.get() {
-            self.rate_headers(headers, *note);
+        match &problem {
+            Some(problem) if problem.code() == Code::LoginThrottled => self.login_headers(headers),
+            Some(_) | None => {
+                if let Some(note) = asked.rate.get() {
+                    self.rate_headers(headers, *note);
+                }
+            }
         }
         problem
+    }
+
+    /// Of failed sign-ins no more are left until the time to come back at.
+    fn login_headers(&self, headers: &mut HeaderMap) {
+        headers.insert(RATE_LIMIT_POLICY, self.login_quota.clone());
+        let until = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or("1");
+        if let Ok(value) = HeaderValue::try_from(format!("\"{LOGIN}\";r=0;t={until}")) {
+            headers.insert(RATE_LIMIT, value);
+        }
     }
 
     fn rate_headers(&self, headers: &mut HeaderMap, note: RateNote) {
@@ -290,6 +307,11 @@ impl Shell {
             headers.insert(RATE_LIMIT, value);
         }
     }
+}
+
+fn policy_header(quota: Quota, name: &str) -> HeaderValue {
+    let text = quota.policy_header(name);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Keeps an answer from promising more than the store does.
@@ -343,6 +365,8 @@ const REQUESTS: &str = "cloakroom::request";
 /// What a store promises about an ending.
 const DURABILITY: HeaderName = HeaderName::from_static("cloakroom-durability");
 const REQUEST_ID: HeaderName = HeaderName::from_static(X_REQUEST_ID);
+/// The name of `limit.login` in those headers.
+const LOGIN: &str = "login";
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// Two years, as the preload lists ask for.

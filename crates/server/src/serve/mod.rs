@@ -18,6 +18,7 @@ use cloakroom_core::cookie::CookieConflict;
 use cloakroom_core::password::UnsafePasswordRules;
 use cloakroom_postgres::ConnectError;
 use cloakroom_redis::RedisError;
+use cloakroom_store::Durability;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -216,6 +217,12 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
     let (store, lock) = store::open(&config).await?;
     let store_watch = Arc::new(StoreWatch::default());
     store::patiently(async || store_watch.look(&store).await).await.map_err(OpenError::Store)?;
+    if store.name() == "redis" && store_watch.promise() == Durability::Local {
+        tracing::warn!(
+            "what Redis has acknowledged may be lost with power: see `appendonly` and \
+             `appendfsync` in docs/operate/redis.md"
+        );
+    }
     if store_copy::is_unfinished(&store).await.map_err(OpenError::Store)? {
         return Err(StartError::UnfinishedCopy);
     }

@@ -17,6 +17,8 @@ pub(super) struct Logged {
     ended: BTreeSet<Sid>,
     /// When its first entry was written; nothing is known of what was before.
     since: Option<Timestamp>,
+    /// How many entries it has.
+    pub(super) entries: u64,
 }
 
 /// A commit that was under way is done after this.
@@ -32,7 +34,7 @@ impl<S: Store> Check<'_, S> {
         let mut from = Tick::ZERO;
         loop {
             let page = self.store.log(partition, Log::Audit, from, PAGE).await?;
-            self.looked.events += page.len() as u64;
+            logged.entries += page.len() as u64;
             for found in &page {
                 logged.since.get_or_insert(found.cursor.instant());
                 if let Entry::Audit(event) = &found.entry {

@@ -124,6 +124,53 @@ fn failures_are_json_for_programs_and_name_what_is_missing() {
     assert!(refused.err.contains("root-api.key") && refused.err.contains("--data"));
 }
 
+#[test]
+fn an_access_token_that_is_refused_is_told_why() {
+    let (world, other) = (AdminWorld::new(), AdminWorld::new());
+    let token = |world: &AdminWorld| text(&world.open("ada", "bearer")["access_token"]).to_owned();
+    let inspect =
+        |token: &str| ask(&world, &["token", "inspect", "--json"], token).expect(1).json();
+    let foreign = inspect(&token(&other));
+    assert!(text(&foreign["detail"]).contains("its key (kid) is none of"), "{foreign}");
+    let own = token(&world);
+    let (signed, _) = own.rsplit_once('.').expect("a JWT");
+    let forged = inspect(&format!("{signed}.{}", "A".repeat(86)));
+    assert!(text(&forged["detail"]).contains("its signature is wrong"), "{forged}");
+    // The public listener is no place for commands.
+    let mut command = program();
+    command.args(["users", "list", "--admin-url", &world.public, "--data"]);
+    let elsewhere = run(command.arg(world.dir.path()), "").expect(4);
+    assert!(elsewhere.err.contains("is that the admin listener?"), "{}", elsewhere.err);
+}
+
+#[test]
+fn a_throttled_sign_in_reports_the_limit_that_it_met() {
+    let world = AdminWorld::with(&[("LIMIT__LOGIN", "2/15m")]);
+    world.add_user("ada");
+    let body = json!({"identifier": "ada", "password": "wrong all the time", "delivery": "bearer"});
+    let url = format!("{}/auth/login", world.public);
+    let headers = [("content-type", "application/json")];
+    let ask = || world.send("POST", &url, &headers, Some(body.to_string().as_bytes()));
+    ask().expect(401);
+    ask().expect(401);
+    let throttled = ask().expect(429);
+    assert_eq!(throttled.code(), "login_throttled");
+    let retry = throttled.header("retry-after").expect("seconds");
+    assert_eq!(throttled.header("ratelimit"), Some(format!("\"login\";r=0;t={retry}").as_str()));
+    assert_eq!(throttled.header("ratelimit-policy"), Some("\"login\";q=2;w=900"));
+}
+
+#[test]
+fn the_first_signing_key_is_created_and_activated() {
+    let world = AdminWorld::new();
+    let events = world.get("/admin/v1/events").expect(200).body;
+    let events = events["events"].as_array().expect("a list").iter();
+    let mut keys: Vec<_> =
+        events.map(|event| text(&event["type"])).filter(|kind| kind.starts_with("key.")).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["key.activated", "key.created", "key.created"]);
+}
+
 /// A configuration as on a machine where systemd hands the master key to the node alone.
 fn without_master_key(dir: &Path, admin: &str) -> String {
     let file = dir.join("cloakroom.toml");

@@ -12,7 +12,7 @@ use ureq::http::Method;
 use super::client::{Client, KeyWanted, Place, Reach, public_answer};
 use super::failure::Failure;
 use super::output::{Style, Table, print_json};
-use crate::config::{Config, Loaded, Surroundings};
+use crate::config::{Config, Listener, Loaded, Surroundings};
 use crate::node_files;
 use crate::serve::tls;
 
@@ -82,6 +82,7 @@ pub fn run(args: &DoctorArgs, style: Style, out: &mut dyn Write) -> Result<(), F
     let mut findings = configuration(&loaded, args.reach.place());
     if let Ok(config) = &loaded.outcome {
         findings.extend(files(config));
+        findings.extend(provided_keys(&loaded));
         findings.extend(judge::proxies(config));
     }
     findings.extend(authority(&args.reach));
@@ -164,6 +165,21 @@ fn files(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Files that the operator keeps secrets in; a secret store may need others to read them.
+fn provided_keys(loaded: &Loaded) -> Vec<Finding> {
+    let shown = loaded.show();
+    let files = shown.iter().filter_map(|shown| Some((&shown.key, shown.file.as_ref()?)));
+    let open = files.filter_map(|(key, file)| {
+        let mode = node_files::mode(file)?;
+        (mode & 0o077 != 0).then(|| {
+            let file = file.display();
+            let says = format!("{file} ({key}_file) can be read by others (mode {mode:03o})");
+            Finding::look("key files", says, format!("chmod 600 {file}"))
+        })
+    });
+    open.collect()
+}
+
 /// What a running authority says of itself.
 fn authority(reach: &Reach) -> Vec<Finding> {
     const ABOUT: &str = "authority";
@@ -209,7 +225,10 @@ fn cookies(config: &Config) -> Vec<Finding> {
         }
         Ok(lines) => lines.iter().flat_map(|line| judge::cookie(line, config)).collect(),
         Err(why) => {
-            let mend = "run this on a machine that reaches the public listener";
+            let mend = match config.server.public {
+                Listener::Unix(_) => "look at the answers of the proxy in front of it",
+                Listener::Tcp(_) => "run this on a machine that reaches the public listener",
+            };
             vec![Finding::look(ABOUT, format!("not looked at: {why}"), mend)]
         }
     }

@@ -17,7 +17,7 @@ use super::Filter;
 use super::walk::{Walk, logged_at};
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
-use crate::cli::output::{Style, inert, print_json};
+use crate::cli::output::{Style, counted, inert, print_json};
 
 /// Faults that are told one by one.
 const TOLD_MAX: usize = 20;
@@ -218,14 +218,16 @@ fn tell(
         (Some(first), Some(last)) => format!(", from {first} to {last}"),
         _ => String::new(),
     };
-    writeln!(out, "{} events{span}; {} faults", findings.events, findings.fault_count)?;
+    let (events, faults) = (counted(&findings.events.into(), "event"), findings.fault_count);
+    writeln!(out, "{events}{span}; {}", counted(&faults.into(), "fault"))?;
     if let Some(compared) = compared {
         writeln!(out, "{compared} of them are in the export, word for word")?;
     }
     writeln!(
         out,
-        "Checked: the form of each, their order, no place twice, no gap within a commit{}.",
-        if compared.is_some() { ", nothing of the export missing or changed" } else { "" }
+        "Looked for: events of another form or out of order, a place twice, a gap within a \
+         commit{}.",
+        if compared.is_some() { ", what of the export is missing or changed" } else { "" }
     )?;
     if compared.is_none() {
         writeln!(
