@@ -103,6 +103,11 @@ impl Meters {
         admit(&self.session, quota, now)
     }
 
+    /// Whether a request would be admitted against `limit.session`; counts nothing.
+    pub fn expect_session(&self, quota: &Quota, now: Timestamp) -> Admission {
+        quota.admit(self.session.load(Ordering::Relaxed), now)
+    }
+
     /// The last use that this node saw.
     pub(crate) fn seen_at(&self) -> Timestamp {
         Timestamp::from_millis(self.seen_at.load(Ordering::Relaxed))

@@ -9,6 +9,7 @@ use cloakroom_core::csrf::CsrfRules;
 use cloakroom_core::network::IpNet;
 use cloakroom_core::origin::Scheme;
 use cloakroom_core::policy::Policy;
+use cloakroom_core::rate::Admission;
 use cloakroom_embedded::DirLock;
 
 use crate::admin::Listeners;
@@ -151,6 +152,17 @@ impl Site {
             Meter::Verify => (QuotaName::Verify, meters.admit_verify(&limits.verify, now)),
         };
         note(asked, RateNote { quota, admission })
+    }
+
+    /// Whether a request would be admitted for a session; counts nothing.
+    pub(crate) fn expect_room(&self, asked: &Asked, meters: &Meters) -> Result<(), Problem> {
+        let admission = meters.expect_session(&self.config.limit.session, self.authority.now());
+        match admission {
+            Admission::Admitted { .. } => Ok(()),
+            Admission::Refused { .. } => {
+                note(asked, RateNote { quota: QuotaName::Session, admission })
+            }
+        }
     }
 
     /// Whether this node is about to stop.

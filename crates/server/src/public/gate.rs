@@ -47,8 +47,8 @@ impl<'a> Presented<'a> {
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// What limits the session.
-    pub(super) meter: Meter,
+    /// What limits the session; none: its network is limited.
+    pub(super) meter: Option<Meter>,
     /// Whether a session before any sign-in may come in.
     pub(super) nobody: Nobody,
 }
@@ -64,7 +64,9 @@ pub(super) enum Nobody {
 
 impl Rules {
     /// What most routes ask: a user, counted by `limit.session`.
-    pub(super) const USER: Self = Self { meter: Meter::Session, nobody: Nobody::Refused };
+    pub(super) const USER: Self = Self { meter: Some(Meter::Session), nobody: Nobody::Refused };
+    /// To sign out everywhere: a thief who spends what a session may ask for must not hinder it.
+    pub(super) const SIGN_OUT: Self = Self { meter: None, nobody: Nobody::Refused };
 }
 
 /// The whole chain: a live session whose request may go on to its handler, or why not.
@@ -84,7 +86,10 @@ pub(super) async fn authenticate(
     if matches!(verified.via, Via::Cookie | Via::Refresh) {
         check_csrf(site, ask, verified.session.sid)?;
     }
-    site.admit(ask.asked(), verified.meters(), rules.meter)?;
+    match rules.meter {
+        Some(meter) => site.admit(ask.asked(), verified.meters(), meter)?,
+        None => site.admit_network(ask)?,
+    }
     match rules.nobody {
         Nobody::Shown => {}
         Nobody::Refused => {
@@ -144,11 +149,6 @@ pub(super) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem
         Error::Refused(_) => site.admit_network(ask).err().unwrap_or_else(|| error.into()),
         Error::Unavailable(_) | Error::Overloaded => error.into(),
     }
-}
-
-/// Counts a request for a session that was told by its genuine refresh token.
-pub(super) fn admit_session(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
-    site.admit(ask.asked(), &site.authority.meters(sid), Meter::Session)
 }
 
 /// Section 5 of the contract for a request that one of our cookies authenticates.

@@ -19,7 +19,7 @@ use super::gate::{
 };
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
-use crate::site::{Meter, Site};
+use crate::site::Site;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
@@ -74,14 +74,13 @@ async fn by_cookies<'a>(
     match of_cookies(site, cookies).await? {
         Some(verified) => {
             check_csrf(site, ask, verified.session.sid)?;
-            site.admit(ask.asked(), verified.meters(), Meter::Session)?;
         }
         None => {
             // Nothing to end, but another site must not make a browser drop its cookies either.
             check_provenance(site, ask)?;
-            site.admit_network(ask)?;
         }
     }
+    site.admit_network(ask)?;
     let session = one(cookies.session).map(Credential::Cookie);
     let refresh = one(cookies.refresh).map(Credential::Refresh);
     Ok([session, refresh].into_iter().flatten().collect())
@@ -97,7 +96,7 @@ pub(super) async fn logout_all(
     State(site): State<Arc<Site>>,
     mut ask: Ask,
 ) -> Result<Response, Problem> {
-    let verified = authenticate(&site, &ask, Rules::USER).await?;
+    let verified = authenticate(&site, &ask, Rules::SIGN_OUT).await?;
     let mut members = ask.members(Need::Optional).await?;
     let keep_current = members.opt_bool("keep_current")?.unwrap_or(false);
     members.finish()?;

@@ -21,8 +21,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json as value};
 
 use super::answer::with_durability;
-use super::gate::{Bearer, admit_session, refused_to_nobody};
-use super::refresh::{idempotency_key, sid_of};
+use super::gate::{Bearer, refused_to_nobody};
+use super::refresh::exchange;
 use crate::http::{Ask, json};
 use crate::problem::{Code, Problem};
 use crate::site::Site;
@@ -175,12 +175,8 @@ pub(super) async fn token(
         return Err(Problem::unsupported_grant());
     }
     let token = Secret::new(form.require("refresh_token")?);
-    let key = idempotency_key(&ask)?.map(str::to_owned);
-    let sid = sid_of(&site, &ask, token.expose()).map_err(Problem::as_invalid_grant)?;
-    admit_session(&site, &ask, sid)?;
-    let ctx = ask.context(Actor::User(None), site.trusted());
-    let refreshed = site.authority.refresh(token.expose(), Channel::Body, key.as_deref(), &ctx);
-    let opened = refreshed.await.map_err(|error| Problem::from(error).as_invalid_grant())?;
+    let opened = exchange(&site, &ask, token.expose(), Channel::Body).await;
+    let opened = opened.map_err(Problem::as_invalid_grant)?;
     let Some(access) = &opened.access else {
         return Err(Problem::from(Refusal::TokenInvalid).as_invalid_grant());
     };

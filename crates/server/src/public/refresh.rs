@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use cloakroom::Opened;
 use cloakroom_core::event::Actor;
 use cloakroom_core::given::{Given, Header};
 use cloakroom_core::limits::IDEMPOTENCY_KEY_CHARS;
@@ -16,7 +17,7 @@ use serde::Serialize;
 
 use super::answer::credentials;
 use super::gate::{
-    Bearer, Presented, Rules, admit_session, authenticate, check_csrf, prove, refused_to_nobody,
+    Bearer, Meter, Presented, Rules, authenticate, check_csrf, prove, refused_to_nobody,
 };
 use super::view::SessionView;
 use crate::http::{Ask, Need, json};
@@ -31,7 +32,7 @@ pub(super) async fn refresh(
     State(site): State<Arc<Site>>,
     mut ask: Ask,
 ) -> Result<Response, Problem> {
-    let key = idempotency_key(&ask)?.map(str::to_owned);
+    idempotency_key(&ask)?;
     let mut members = ask.members(Need::Optional).await?;
     let in_body = members.opt_secret("refresh_token")?;
     members.finish()?;
@@ -48,19 +49,35 @@ pub(super) async fn refresh(
         }
         (None, Given::Absent) => return slide(&site, &ask, &presented).await,
     };
-    let sid = sid_of(&site, &ask, token)?;
+    Ok(credentials(&site, &exchange(&site, &ask, token, channel).await?))
+}
+
+/// Exchanges a refresh token. Counted for its session if it holds that, else for the network: a
+/// token of before is genuine too, and must not spend what is the holder's.
+pub(super) async fn exchange(
+    site: &Site,
+    ask: &Ask,
+    token: &str,
+    channel: Channel,
+) -> Result<Opened, Problem> {
+    let key = idempotency_key(ask)?;
+    let sid = sid_of(site, ask, token)?;
     match channel {
-        Channel::Cookie => check_csrf(&site, &ask, sid)?,
+        Channel::Cookie => check_csrf(site, ask, sid)?,
         Channel::Body => {}
     }
-    admit_session(&site, &ask, sid)?;
+    let meters = site.authority.meters(sid);
+    site.expect_room(ask.asked(), &meters)?;
     let ctx = ask.context(Actor::User(None), site.trusted());
-    let opened = site.authority.refresh(token, channel, key.as_deref(), &ctx).await?;
-    Ok(credentials(&site, &opened))
+    let opened = site.authority.refresh(token, channel, key, &ctx).await;
+    let opened = opened.map_err(|error| refused_to_nobody(site, ask, error))?;
+    // Whoever came at the same time may have taken the last place, but the successor is made.
+    let _ = site.admit(ask.asked(), &meters, Meter::Session);
+    Ok(opened)
 }
 
 /// The session that a genuine refresh token names; read from the token, not from the store.
-pub(super) fn sid_of(site: &Site, ask: &Ask, token: &str) -> Result<Sid, Problem> {
+fn sid_of(site: &Site, ask: &Ask, token: &str) -> Result<Sid, Problem> {
     match OpaqueToken::parse(OpaqueKind::Refresh, token, site.authority.keys()) {
         Ok(token) => Ok(token.sid),
         Err(refusal) => Err(refused_to_nobody(site, ask, refusal.into())),

@@ -45,7 +45,7 @@ impl From<UserView> for UserName {
 
 /// The session that asks, and whose it is. An anonymous one is nobody's.
 pub(super) async fn current(State(site): State<Arc<Site>>, ask: Ask) -> Result<Response, Problem> {
-    let rules = Rules { meter: Meter::Verify, nobody: Nobody::Shown };
+    let rules = Rules { meter: Some(Meter::Verify), nobody: Nobody::Shown };
     let verified = authenticate(&site, &ask, rules).await?;
     let user = match &verified.session.subject {
         Some(subject) => user_of(&site, subject).await?,

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::http::Ask;
-use crate::world::{ADA, BOB, World, on_each_store};
+use crate::http::{Ask, Browser};
+use crate::world::{ADA, BOB, PASSWORD, World, on_each_store};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_names_its_user() {
@@ -222,6 +222,47 @@ async fn limits_count_by_session_and_by_network() {
         // Without credentials a gateway's question costs nothing and is not counted.
         assert_eq!(world.send(Ask::get("/auth/verify")).await.status, 401);
         world.send(Ask::get("/auth/session").bearer(&access)).await.ok();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k3_a_superseded_refresh_token_spends_nothing_of_its_holders() {
+    let settings = [("limit.session", "4/15m"), ("limit.network", "12/1m")];
+    on_each_store(&settings, async |world| {
+        world.user(ADA).await;
+        let old = world.tokens(ADA).await;
+        let proof = Ask::post("/auth/reauthenticate").bearer(&old.text("access_token"));
+        let fresh = world.send(proof.json(&json!({"password": PASSWORD}))).await;
+        let refresh =
+            |token: String| Ask::post("/auth/refresh").json(&json!({"refresh_token": token}));
+        for _ in 0..8 {
+            world.send(refresh(old.text("refresh_token"))).await.refused(401, "token_invalid");
+        }
+        world.send(refresh(fresh.ok().text("refresh_token"))).await.ok();
+        // It is the network of whoever asks that it costs.
+        for _ in 0..8 {
+            world.send(refresh(old.text("refresh_token"))).await;
+        }
+        world.send(refresh(old.text("refresh_token"))).await.refused(429, "rate_limited");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_spent_its_quota_can_be_signed_out_all_the_same() {
+    on_each_store(&[("limit.session", "2/15m")], async |world| {
+        world.user(ADA).await;
+        let spend = async |browser: &mut Browser| {
+            while browser.send(Ask::get("/auth/sessions")).await.status != 429 {}
+        };
+        let mut browser = world.signed_in(ADA, "cookie").await;
+        spend(&mut browser).await;
+        browser.send(Ask::post("/auth/logout/all")).await.ok();
+        let mut browser = world.signed_in(ADA, "cookie").await;
+        spend(&mut browser).await;
+        browser.send(Ask::post("/auth/logout")).await.is(204);
+        assert_eq!(browser.send(Ask::get("/auth/session")).await.status, 401);
     })
     .await;
 }
