@@ -103,7 +103,7 @@ impl Bench {
     fn documents(&self, tools: &Path) -> io::Result<Tally> {
         let tallies = [tree::root().join(GOLDEN), self.served()].map(|document| {
             let mut validator = Command::new(tools.join("bin/python"));
-            validator.args(["-m", "openapi_spec_validator", "--errors", "all"]).arg(document);
+            validator.args(["-m", "openapi_spec_validator"]).arg(document);
             stream(&mut validator).map(|finished| Tally::of(finished.success))
         });
         let tallies: io::Result<Vec<Tally>> = tallies.into_iter().collect();
