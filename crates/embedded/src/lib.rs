@@ -148,6 +148,12 @@ impl Embedded {
         self.database.disk_space().map_err(io::Error::other)
     }
 
+    /// How many commits wait for the writer to take them, and how many may.
+    pub fn commits_waiting(&self) -> (usize, usize) {
+        let room = self.jobs.as_ref().map_or(QUEUE_JOBS_MAX, mpsc::Sender::capacity);
+        (QUEUE_JOBS_MAX.saturating_sub(room), QUEUE_JOBS_MAX)
+    }
+
     /// Finishes what was begun and frees the directory, as dropping does.
     pub fn close(self) {}
 

@@ -50,6 +50,14 @@ impl AnyStore {
         }
     }
 
+    /// How many commits wait to be written, and how many may; none where they wait elsewhere.
+    pub fn commits_waiting(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Memory(_) | Self::Redis(_) | Self::Postgres(_) => None,
+            Self::Embedded(store) => Some(store.commits_waiting()),
+        }
+    }
+
     /// What every acknowledged commit survives here; a single one may survive more.
     pub async fn promise(&self) -> Result<Durability, StoreError> {
         match self {

@@ -1,9 +1,12 @@
 //! The directory: whose it is, which format it has, what half a store is.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use cloakroom_core::types::{Partition, Timestamp};
 use cloakroom_embedded::{DirLock, Embedded, OpenError};
-use cloakroom_store::Store as _;
+use cloakroom_store::{Batch, Store as _};
 
 use crate::world::{Writer, block_on, open, options};
 
@@ -81,6 +84,41 @@ fn a_path_that_is_no_directory_is_said() {
     fs::write(&file, "").expect("a file");
     let error = Embedded::open(&file, options()).expect_err("it is a file");
     assert!(error.to_string().contains("can't make"), "{error}");
+}
+
+#[test]
+fn it_is_known_how_many_commits_wait_for_the_writer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let gate = Arc::new(Mutex::new(()));
+    let arrived = Arc::new(AtomicBool::new(false));
+    let (of_clock, at_gate) = (Arc::clone(&gate), Arc::clone(&arrived));
+    let clock = move || {
+        // The writer asks for the time when it has taken what waits.
+        if std::thread::current().name() == Some("cloakroom-writer") {
+            at_gate.store(true, Ordering::Release);
+            drop(of_clock.lock());
+        }
+        Timestamp::from_secs(1_800_000_000)
+    };
+    let store = Embedded::open_with_clock(dir.path(), options(), clock).expect("it opens");
+    let held = gate.lock().expect("nobody panicked");
+    let mut commits: Vec<_> =
+        (0..10).map(|_| Box::pin(store.commit(Partition(0), Batch::default()))).collect();
+    let mut polled = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(commits[0].as_mut().poll(&mut polled).is_pending());
+    while !arrived.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    for commit in &mut commits[1..] {
+        assert!(commit.as_mut().poll(&mut polled).is_pending());
+    }
+    let (waiting, most) = store.commits_waiting();
+    assert!(waiting == 9 && most > 1000, "{waiting} of {most}");
+    drop(held);
+    for commit in commits {
+        block_on(commit).expect("the store takes writes");
+    }
+    assert_eq!(store.commits_waiting(), (0, most));
 }
 
 #[test]

@@ -180,22 +180,25 @@ fn memory(site: &Site, figures: &Figures) -> Vec<Family> {
     entries = entries.level(&["networks"], level_of(networks));
     capacity = capacity.level(&["networks"], level_of(networks_max));
     let mut all = vec![entries, capacity, lookups, evictions];
-    all.extend(queues(figures));
+    all.extend(queues(site, figures));
     all
 }
 
-fn queues(figures: &Figures) -> Vec<Family> {
+fn queues(site: &Site, figures: &Figures) -> Vec<Family> {
     let mut length = Family::gauge("cloakroom_queue_length", "What waits in a queue", &["queue"]);
     let mut limit = Family::gauge("cloakroom_queue_limit", "What may wait in it", &["queue"]);
     let (touches, streams) = (&figures.touches, &figures.streams);
     let passwords = &figures.passwords;
-    for (queue, waiting, most) in [
+    let commits = site.authority.store().commits_waiting();
+    let commits = commits.map(|(waiting, most)| ("commits", waiting, most));
+    let everywhere = [
         ("touches", touches.waiting, touches.waiting_max),
         ("refusals", figures.reports.0, figures.reports.1),
         ("passwords", passwords.load.waiting, passwords.waiting_max),
         ("revocation_stream", streams.held[0], streams.held_max),
         ("event_stream", streams.held[1], streams.held_max),
-    ] {
+    ];
+    for (queue, waiting, most) in everywhere.into_iter().chain(commits) {
         length = length.level(&[queue], level_of(waiting));
         limit = limit.level(&[queue], level_of(most));
     }
