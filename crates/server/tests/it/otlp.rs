@@ -37,7 +37,7 @@ struct Collector {
 impl Collector {
     /// Listens from now on; its thread ends with the test.
     fn start() -> Self {
-        Self::listen("http", |stream, keeps| serve(stream, keeps))
+        Self::listen("http", serve)
     }
 
     /// The same over TLS, by the certificate in a folder.
