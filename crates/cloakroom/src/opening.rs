@@ -75,7 +75,7 @@ pub struct OpenRequest {
     /// Whether that session's data comes along, unless it was somebody else's.
     pub carry_data: bool,
     /// What tells a repetition of this request from another one that replaces the same session: 16
-    /// to 128 visible ASCII characters. Whoever has no user needs one to be answered the same again.
+    /// to 128 visible ASCII characters. Whoever has no user needs one to get the same answer again.
     pub idempotency_key: Option<String>,
     /// The session's data.
     pub data: Option<Object>,

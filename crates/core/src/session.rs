@@ -507,8 +507,8 @@ impl Session {
 }
 
 impl Session {
-    /// Whether a presented refresh token, whose tag was checked, would be answered by a refresh: the
-    /// current one, or the one before while its retries are tolerated.
+    /// Whether a presented refresh token, whose tag was checked, would be answered by a refresh:
+    /// the current one, or the one before while its retries are tolerated.
     pub fn accepts_refresh(
         &self,
         presented: &OpaqueToken,

@@ -114,8 +114,8 @@ pub struct Book {
     pub denied: BTreeMap<String, Denial>,
     /// Signing keys that are revoked, by their `kid`.
     pub revoked_keys: BTreeMap<String, Denial>,
-    /// When each "sign out everywhere", and each end of a whole partition, first took effect: by its
-    /// instant, which it keeps when it is done again after a failover.
+    /// When each "sign out everywhere", and each end of a whole partition, first took effect: by
+    /// its instant, which it keeps when it is done again after a failover.
     pub raises: BTreeMap<(Partition, Option<Subject>, Timestamp), Moment>,
     /// Sessions of which some access token was asked to be denied.
     pub denied_of: BTreeSet<Sid>,

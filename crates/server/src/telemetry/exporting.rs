@@ -96,7 +96,7 @@ pub(super) struct Sink {
 
 impl Sink {
     /// Begins to send. The SDK's own variables (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-    /// `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) count, and the exporter's `OTEL_EXPORTER_OTLP_CERTIFICATE`
+    /// `OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`) count, and `OTEL_EXPORTER_OTLP_CERTIFICATE`
     /// names the authority that vouches for the collector.
     pub(super) fn start(endpoint: &str) -> Option<Self> {
         let ca = std::env::var_os(CA_VARIABLE).filter(|path| !path.is_empty());
