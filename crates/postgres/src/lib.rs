@@ -184,7 +184,7 @@ impl Store for PostgresStore {
             return Ok(Found { asked, followed: Vec::new() });
         }
         if let Some(names) = self.owners.guess(keys, follow) {
-            // Mostly a good guess, and to read by name costs the server half of what following does.
+            // Mostly a good guess, and reading by name costs the server half of following.
             let asked = self.load_named(partition, &[keys, &names].concat()).await?;
             if let Some(found) = confirmed(keys, names, follow, asked) {
                 return Ok(found);

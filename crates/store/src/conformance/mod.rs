@@ -51,9 +51,10 @@ pub trait Harness: Send + Sync {
 /// A task of a test.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes a test of each promise, for the harness that the expression is; after `one:` a single test
-/// of all of them, for an expression that is a harness or none, where starting what they run against
-/// takes longer than they do.
+/// Makes a test of each promise, for the harness that the expression is.
+///
+/// After `one:` it makes a single test of all of them, for an expression that is a harness or none:
+/// where starting what they run against takes longer than they do.
 ///
 /// The crate that calls it needs tokio with the features `macros` and `rt-multi-thread`.
 #[macro_export]
