@@ -58,7 +58,8 @@ async fn a_missing_privilege_shows_at_the_start_and_not_within_a_commit() {
     // As `docs/operate/redis.md` has it.
     let needed = "-@all +hello +auth +select +ping +info +time +evalsha +script|load +wait +get \
                   +mget +mset +exists +multi +exec +getrange +set +del +type \
-                  +zadd +zrem +zrangebylex +zrangebyscore +xadd +xrange +xrevrange +xtrim +xinfo|stream";
+                  +zadd +zrem +zrangebylex +zrangebyscore +xadd +xrange +xrevrange \
+                  +xtrim +xinfo|stream";
     let lacks = [
         ("poor", "-xadd"),
         ("poorer", "-zrem"),
