@@ -192,9 +192,8 @@ impl<S: Store> Authority<S> {
     ) -> Result<(Vec<ApiKeyView>, Option<Sid>), Error> {
         let limit = limit.clamp(1, PAGE_MAX);
         let after = after.map(Key::ApiKey);
-        let deadline = self.now().plus(self.settings.store_timeout);
         let page = self.store.page(Partition::ZERO, Kind::ApiKey, after.as_ref(), limit + 1);
-        let found = self.within(deadline, page).await??;
+        let found = self.in_time(page).await?;
         let mut keys: Vec<ApiKeyView> = found
             .iter()
             .filter_map(|(_, found)| match &found.record {

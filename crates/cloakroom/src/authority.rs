@@ -169,8 +169,7 @@ impl<S: Store> Authority<S> {
 
     /// Whether the store answers.
     pub async fn ready(&self) -> Result<(), Error> {
-        let deadline = self.now().plus(self.settings.store_timeout);
-        self.within(deadline, self.store.now()).await??;
+        self.in_time(self.store.now()).await?;
         let loaded = self.load(Partition::ZERO, &[Key::Partition, Key::Settings]).await?;
         loaded.partition()?;
         Ok(())

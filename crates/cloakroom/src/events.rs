@@ -259,9 +259,11 @@ impl<S: Store> Authority<S> {
         let mut collected = 0;
         loop {
             let page = match filter.order {
-                EventOrder::Ascending => self.store.log(partition, Log::Audit, from, want).await?,
+                EventOrder::Ascending => {
+                    self.in_time(self.store.log(partition, Log::Audit, from, want)).await?
+                }
                 EventOrder::Descending => {
-                    self.store.log_back(partition, Log::Audit, from, want).await?
+                    self.in_time(self.store.log_back(partition, Log::Audit, from, want)).await?
                 }
             };
             let Some(last) = page.last().map(|logged| logged.cursor) else { return Ok(()) };

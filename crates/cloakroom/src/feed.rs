@@ -255,8 +255,7 @@ impl<S: Store> Authority<S> {
                 break;
             }
             let read = self.store.log(partition, Log::Feed, end.successor(), PAGE);
-            let deadline = self.now().plus(self.settings.store_timeout);
-            page = self.within(deadline, read).await??;
+            page = self.in_time(read).await?;
             news = page.as_slice();
         }
         for cursor in overtaken {
@@ -283,8 +282,7 @@ impl<S: Store> Authority<S> {
             return Ok(true);
         }
         let read = self.store.log(partition, Log::Feed, cursor, 1);
-        let deadline = self.now().plus(self.settings.store_timeout);
-        let page = self.within(deadline, read).await??;
+        let page = self.in_time(read).await?;
         let is_there = page.first().is_some_and(|logged| logged.cursor == cursor);
         if is_there && let Some(mut follower) = self.follower(partition) {
             follower.served.remove(&cursor);

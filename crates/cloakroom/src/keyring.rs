@@ -223,11 +223,10 @@ impl<S: Store> Authority<S> {
     }
 
     async fn stored_keys(&self) -> Result<StoredKeys, Error> {
-        let deadline = self.now().plus(self.settings.store_timeout);
         let page = self.store.page(Partition::ZERO, Kind::SigningKey, None, KEYS_MAX);
         let mut records = Vec::new();
         let mut versions = Vec::new();
-        for (key, found) in self.within(deadline, page).await?? {
+        for (key, found) in self.in_time(page).await? {
             versions.push((key, found.version));
             if let Record::SigningKey(record) = found.record {
                 records.push(record);

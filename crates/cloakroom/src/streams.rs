@@ -616,8 +616,7 @@ impl<S: Store> Authority<S> {
         from: Tick,
         limit: usize,
     ) -> Result<Vec<Logged>, Error> {
-        let deadline = self.now().plus(self.settings.store_timeout);
-        Ok(self.within(deadline, self.store.log(partition, log, from, limit)).await??)
+        self.in_time(self.store.log(partition, log, from, limit)).await
     }
 }
 

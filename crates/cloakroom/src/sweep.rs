@@ -60,11 +60,10 @@ impl<S: Store> Authority<S> {
     pub async fn sweep_partition(&self, partition: Partition) -> Result<Swept, Error> {
         let mut swept = Swept::default();
         // The store's clock: a node whose own runs ahead must not sweep early.
-        let deadline = self.now().plus(self.settings.store_timeout);
-        let now = self.within(deadline, self.store.now()).await??.min(self.now());
+        let now = self.in_time(self.store.now()).await?.min(self.now());
         let mut seen: Option<Vec<Key>> = None;
         loop {
-            let due = self.store.due(partition, now, BATCH).await?;
+            let due = self.in_time(self.store.due(partition, now, BATCH)).await?;
             // What could neither be removed nor filed anew would come up forever.
             if due.is_empty() || seen.as_ref() == Some(&due) {
                 break;
@@ -97,7 +96,8 @@ impl<S: Store> Authority<S> {
     ) -> Result<usize, Error> {
         let mut trimmed = 0;
         loop {
-            let removed = self.store.trim(partition, log, now.minus(keep), BATCH).await?;
+            let trim = self.store.trim(partition, log, now.minus(keep), BATCH);
+            let removed = self.in_time(trim).await?;
             trimmed += removed;
             if removed < BATCH {
                 return Ok(trimmed);

@@ -356,6 +356,15 @@ impl<S: Store> Authority<S> {
         Ok(())
     }
 
+    /// Awaits one call of the store for as long as a call may take.
+    pub(crate) async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, Error> {
+        let deadline = self.now().plus(self.settings.store_timeout);
+        Ok(self.within(deadline, call).await??)
+    }
+
     /// Awaits `work` until `deadline`.
     pub(crate) async fn within<F: Future + Send>(
         &self,

@@ -255,9 +255,7 @@ impl<S: Store> Authority<S> {
         after: Option<&Key>,
         want: usize,
     ) -> Result<Vec<UserView>, Error> {
-        let deadline = self.now().plus(self.settings.store_timeout);
-        let page = self.store.page(partition, Kind::User, after, want);
-        let page = self.within(deadline, page).await??;
+        let page = self.in_time(self.store.page(partition, Kind::User, after, want)).await?;
         let mut users = Vec::with_capacity(page.len());
         for (_, found) in page {
             if let Record::User(user) = found.record {
@@ -459,9 +457,7 @@ impl<S: Store> Authority<S> {
         let renamed = next.identifier != user.identifier;
         // Whoever may read the mail of the former identifier, or was shut out, has no say any more.
         let voided = user.reset.is_some() && (renamed || toggled.is_some());
-        if voided {
-            next.reset = None;
-        }
+        next.reset = next.reset.filter(|_| !voided);
         let claims_changed = claims != state.claims;
         let apply = |state: &mut SubjectState| {
             state.claims.clone_from(&claims);
@@ -481,10 +477,10 @@ impl<S: Store> Authority<S> {
             return Ok(Decision::Done(view));
         }
         let mut batch = Batch::default();
+        let key = Key::User(id.clone());
         if renamed || voided || new_hash.is_some() {
-            put(&mut batch, Key::User(id.clone()), Record::User(next), loaded);
+            put(&mut batch, key, Record::User(next), loaded);
         } else {
-            let key = Key::User(id.clone());
             batch.expect(key.clone(), loaded.version(&key));
         }
         self.decide_state(&mut batch, id, (toggled, new_hash.is_some()), loaded, &apply)?;

@@ -450,7 +450,7 @@ impl<S: Store> Authority<S> {
             let want = limit + 1 - sessions.len();
             let here = Partition(partition);
             let page = self.store.page(here, Kind::Session, after.as_ref(), want);
-            for (_, found) in page.await? {
+            for (_, found) in self.in_time(page).await? {
                 if let Record::Session(session) = found.record {
                     sessions.push(session);
                 }

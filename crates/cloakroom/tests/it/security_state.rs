@@ -413,6 +413,12 @@ async fn g5_without_its_store_the_engine_says_neither_yes_nor_no() {
         "list",
         node.sessions_of(cookie.session.subject.as_ref().expect("one")).await.err(),
     );
+    let all = node.page_sessions(None, 10, None).await;
+    unavailable("a page", all.err());
+    unavailable("events", node.events(cloakroom::EventFilter::default()).await.err());
+    unavailable("sweep", node.sweep().await.err());
+    unavailable("users", node.users(None, 10).await.err());
+    unavailable("keys", node.api_keys(None, 10).await.err());
     assert!(node.ready().await.is_err());
     // Afterwards everything is as it was.
     down.store(false, Ordering::SeqCst);
