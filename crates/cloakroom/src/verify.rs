@@ -215,7 +215,7 @@ impl<S: Store> Authority<S> {
         // Whether a token was denied is read with its session; the cache knows it only of tokens
         // that were read once, and only while it decides at all.
         #[cfg(feature = "mutants")]
-        let jti = jti.filter(|_| !looked_up.is_some() || !active(Mutant::DenialUnread));
+        let jti = jti.filter(|_| looked_up.is_none() || !active(Mutant::DenialUnread));
         let known = match looked_up.and_then(|_| self.cached_where_decisive(sid)) {
             Some(known) => Some(known),
             None => self.read_or_outlast(sid, subject, jti).await?,

@@ -132,6 +132,20 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// What was disturbed shortly before and between these times, for people.
+    fn faults_near(&self, from: At, to: At) -> String {
+        let near = |one: &&Disturbance| {
+            one.span.begun <= to && one.span.done + DONE_AGAIN >= from
+        };
+        let near = self.history.disturbances.iter().filter(near);
+        let line = |one: &Disturbance| {
+            let seconds = |at: At| at as f64 / SECOND as f64;
+            let (begun, done) = (seconds(one.span.begun), seconds(one.span.done));
+            format!("    {begun:.4} to {done:.4} {:?}\n", one.fault)
+        };
+        near.map(line).collect()
+    }
+
     fn was_killed(&self, node: usize, from: At, to: At) -> bool {
         self.history.disturbances.iter().any(|one| {
             one.fault == Fault::NodeKilled(node) && one.span.begun <= to && one.span.done >= from

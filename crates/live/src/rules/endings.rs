@@ -23,7 +23,8 @@ pub(super) fn stay(case: &Case<'_>, finding: &mut Finding) {
             finding.excused += usize::from(!excused.is_empty());
             if let Some(told) = bad.first() {
                 let why = format!("over at {} by node {}, and then: {success}", told.at, told.node);
-                finding.violations.push(format!("{why}\n{}", story(entries, sid)));
+                let faults = case.faults_near(told.at, success.span.done);
+                finding.violations.push(format!("{why}\n{faults}{}", story(entries, sid)));
             }
         }
         finding.checked += entries.iter().filter(|entry| fails(entry)).count();
