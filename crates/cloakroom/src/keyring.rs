@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use cloakroom_core::event::{EventKind, FeedEntry};
+use cloakroom_core::event::{Event, EventKind, FeedEntry};
 use cloakroom_core::keys::{
     FreshKey, KeyChange, KeyEntropy, KeyRecord, KeyRing, KeyRules, KeyState, RevokeRefused,
     RotateRefused,
@@ -294,13 +294,14 @@ impl<S: Store> Authority<S> {
                 };
                 let record = KeyRecord::generate(algorithm, fresh, &entropy, &self.keys, now)
                     .map_err(|fault| Unavailable::Key(fault.to_string()))?;
-                // The first key of a store is made and takes over in one.
-                let kinds = match fresh {
-                    FreshKey::Next => &[EventKind::KeyCreated][..],
-                    FreshKey::Active => &[EventKind::KeyCreated, EventKind::KeyActivated],
-                };
-                for kind in kinds {
-                    announce(batch, record.kid.as_str(), record.state.name(), *kind, now, ctx);
+                let kid = record.kid.as_str();
+                announce(batch, kid, record.state.name(), EventKind::KeyCreated, now, ctx);
+                match fresh {
+                    FreshKey::Next => {}
+                    // The first key of a store is made and takes over in one.
+                    FreshKey::Active => {
+                        batch.audit(key_event(kid, EventKind::KeyActivated, now, ctx));
+                    }
                 }
                 let key = Key::SigningKey(record.kid.as_str().into());
                 batch.put(key, Version::ZERO, Record::SigningKey(record), Review::Never);
@@ -338,7 +339,11 @@ fn announce(
     ctx: &Context,
 ) {
     batch.feed(FeedEntry::KeyChanged { kid: kid.to_owned(), state: state.to_owned() });
+    batch.audit(key_event(kid, kind, now, ctx));
+}
+
+fn key_event(kid: &str, kind: EventKind, now: Timestamp, ctx: &Context) -> Event {
     let mut event = ctx.event(kind, now, None, None);
     event.reason = Some(kid.to_owned());
-    batch.audit(event);
+    event
 }

@@ -29,6 +29,9 @@ pub enum RedisError {
     /// No sentinel knows the master.
     #[error("no sentinel names a master called `{0}`")]
     NoMaster(String),
+    /// The sentinels are replacing the master; what it may yet answer counts no more.
+    #[error("the sentinels are replacing the master")]
+    FailingOver,
     /// Nobody owns a part of the cluster's slots.
     #[error("the cluster has no master for slot {0}")]
     NoOwner(u16),
@@ -97,6 +100,7 @@ impl RedisError {
         match self {
             Self::Unreachable { .. }
             | Self::NoMaster(_)
+            | Self::FailingOver
             | Self::NoOwner(_)
             | Self::Replica(_)
             | Self::ReadOnly(_)

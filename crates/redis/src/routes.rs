@@ -39,14 +39,20 @@ struct Table {
     /// By partition; one for all where there is but one master.
     masters: Vec<Arc<Node>>,
     asked_at: Option<Instant>,
+    /// The former master counts no more, and there is no other yet.
+    is_replaced: bool,
 }
 
 impl Table {
+    const fn new(masters: Vec<Arc<Node>>) -> Self {
+        Self { masters, asked_at: None, is_replaced: false }
+    }
+
     /// Whether it was asked for since then, or so lately that asking again would be a stampede.
     fn is_fresh(&self, came_at: Instant, partitions: u16) -> bool {
         let is_lately = |at: Instant| at >= came_at || at.elapsed() < ASK_INTERVAL;
         let count = self.masters.len();
-        let is_whole = count == 1 || count == usize::from(partitions);
+        let is_whole = self.is_replaced || count == 1 || count == usize::from(partitions);
         is_whole && self.asked_at.is_some_and(is_lately)
     }
 }
@@ -66,7 +72,7 @@ impl Routes {
             guide_access,
             nodes: Mutex::default(),
             guides: Vec::new(),
-            table: ArcSwap::from_pointee(Table { masters: Vec::new(), asked_at: None }),
+            table: ArcSwap::from_pointee(Table::new(Vec::new())),
             is_doubted: AtomicBool::new(true),
             latest: Mutex::default(),
             asking: tokio::sync::Mutex::new(()),
@@ -74,7 +80,7 @@ impl Routes {
         let guides = match &routes.topology {
             Topology::Standalone(address) => {
                 let masters = vec![routes.node(address)?];
-                routes.table.store(Arc::new(Table { masters, asked_at: None }));
+                routes.table.store(Arc::new(Table::new(masters)));
                 routes.is_doubted = AtomicBool::new(false);
                 Vec::new()
             }
@@ -148,7 +154,7 @@ impl Routes {
             if let Some(master) = masters.get_mut(usize::from(partition.0)) {
                 *master = Arc::clone(&node);
             }
-            Table { masters, asked_at: table.asked_at }
+            Table { masters, asked_at: table.asked_at, is_replaced: table.is_replaced }
         });
         Ok(())
     }
@@ -179,8 +185,9 @@ impl Routes {
     async fn ask(&self, partitions: u16) -> Result<(), RedisError> {
         let came_at = Instant::now();
         let _asking = self.asking.lock().await;
-        if self.table.load().is_fresh(came_at, partitions) {
-            return Ok(());
+        let table = self.table.load();
+        if table.is_fresh(came_at, partitions) {
+            return if table.is_replaced { Err(RedisError::FailingOver) } else { Ok(()) };
         }
         let found = match &self.topology {
             Topology::Standalone(_) => return Ok(()),
@@ -190,15 +197,19 @@ impl Routes {
         let was = self.table.load();
         let masters = match &found {
             Ok(masters) => masters.clone(),
+            // It may be up again with what it had, and is about to lose what it is told.
+            Err(RedisError::FailingOver) => Vec::new(),
             Err(_) => was.masters.clone(),
         };
+        let is_replaced = matches!(found, Err(RedisError::FailingOver));
         for gone in
             was.masters.iter().filter(|node| !masters.iter().any(|m| m.address == node.address))
         {
             gone.forget_links();
         }
         self.is_doubted.store(found.is_err(), Ordering::Release);
-        self.table.store(Arc::new(Table { masters, asked_at: Some(Instant::now()) }));
+        let asked_at = Some(Instant::now());
+        self.table.store(Arc::new(Table { masters, asked_at, is_replaced }));
         found.map(|_| ())
     }
 
@@ -261,7 +272,7 @@ impl Routes {
     /// one configuration, the master that most of them name.
     async fn ask_sentinels(&self, name: &str) -> Result<Vec<Arc<Node>>, RedisError> {
         let mut problem = RedisError::NoMaster(name.to_owned());
-        let mut votes: BTreeMap<(u64, Address), usize> = BTreeMap::new();
+        let mut votes = Votes::new();
         let ask = |guide: Arc<Node>| {
             let name = name.to_owned();
             async move { named_master(&guide, &name).await }
@@ -269,12 +280,19 @@ impl Routes {
         let mut asked = ask_nodes(&self.guides, ask);
         while let Some(Ok((guide, reply))) = asked.join_next().await {
             match reply {
-                Ok(Some(named)) => *votes.entry(named).or_default() += 1,
+                Ok(Some((named, is_replaced))) => {
+                    let vote = votes.entry(named).or_default();
+                    vote.count += 1;
+                    vote.is_replaced |= is_replaced;
+                }
                 Ok(None) => {}
                 Err(fault) => problem = at_node(&guide, fault),
             }
         }
-        let Some((epoch, address)) = elected(votes) else { return Err(problem) };
+        let Some(((epoch, address), vote)) = elected(votes) else { return Err(problem) };
+        if vote.is_replaced {
+            return Err(RedisError::FailingOver);
+        }
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.is_some_and(|latest| is_behind(epoch, latest, Instant::now())) {
             return Ok(self.table.load().masters.clone());
@@ -285,9 +303,18 @@ impl Routes {
 }
 
 /// Of what was named how often, the master of the latest configuration, with that.
-fn elected(votes: BTreeMap<(u64, Address), usize>) -> Option<(u64, Address)> {
-    let best = votes.into_iter().max_by_key(|((epoch, _), count)| (*epoch, *count))?;
-    Some(best.0)
+fn elected(votes: Votes) -> Option<((u64, Address), Vote)> {
+    votes.into_iter().max_by_key(|((epoch, _), vote)| (*epoch, vote.count))
+}
+
+/// Who was named, under which configuration.
+type Votes = BTreeMap<(u64, Address), Vote>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Vote {
+    count: usize,
+    /// Some sentinel is about to name another.
+    is_replaced: bool,
 }
 
 /// Whether a configuration is older than the latest one and that one may still be relied on:
@@ -298,27 +325,48 @@ fn is_behind(epoch: u64, (latest, named_at): (u64, Instant), now: Instant) -> bo
 }
 
 /// The master that a sentinel names, and under which configuration. That is asked for first: so a
-/// former master is never taken for the one of a later configuration.
-async fn named_master(guide: &Node, name: &str) -> Result<Option<(u64, Address)>, Fault> {
+/// former master is never taken for the one of a later configuration. And whether it is being
+/// replaced.
+async fn named_master(guide: &Node, name: &str) -> Result<Option<((u64, Address), bool)>, Fault> {
     let asked = |what: &str| {
         let mut cmd = redis::cmd("SENTINEL");
         cmd.arg(what).arg(name);
         cmd
     };
-    let epoch = match ask_node(guide, &asked("master")).await {
-        Ok(reply) => config_epoch(&reply),
+    let told = match ask_node(guide, &asked("master")).await {
+        Ok(reply) => Told::of(&reply),
         // Without the privilege, or the master, what it names counts least.
-        Err(Fault::Privilege(_) | Fault::Other(_)) => 0,
+        Err(Fault::Privilege(_) | Fault::Other(_)) => Told::default(),
         Err(fault) => return Err(fault),
     };
     let reply = ask_node(guide, &asked("get-master-addr-by-name")).await?;
-    Ok(named_address(&reply).map(|address| (epoch, address)))
+    Ok(named_address(&reply).map(|address| {
+        let is_replaced = told.failing.as_ref() == Some(&address);
+        ((told.epoch, address), is_replaced)
+    }))
 }
 
-fn config_epoch(reply: &Value) -> u64 {
-    let pairs = value::pairs(reply);
-    let epoch = pairs.iter().find(|(name, _)| *name == "config-epoch");
-    epoch.and_then(|(_, epoch)| epoch.parse().ok()).unwrap_or(0)
+/// What a sentinel tells of a master.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    /// The number of the configuration.
+    epoch: u64,
+    /// Where the master is that it holds for down, or is replacing.
+    failing: Option<Address>,
+}
+
+impl Told {
+    fn of(reply: &Value) -> Self {
+        let pairs = value::pairs(reply);
+        let field = |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+        let epoch = field("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+        let is_failing = field("flags").is_some_and(|flags| {
+            flags.split(',').any(|flag| matches!(flag, "o_down" | "failover_in_progress"))
+        });
+        let port = field("port").and_then(|port| port.parse().ok());
+        let at = field("ip").zip(port).map(|(host, port)| Address { host: host.to_owned(), port });
+        Self { epoch, failing: at.filter(|_| is_failing) }
+    }
 }
 
 fn named_address(reply: &Value) -> Option<Address> {
@@ -401,16 +449,20 @@ mod tests {
         Address { host: "127.0.0.1".to_owned(), port }
     }
 
+    const fn votes(count: usize) -> Vote {
+        Vote { count, is_replaced: false }
+    }
+
     #[test]
     fn one_sentinel_that_knows_of_the_failover_outvotes_two_that_do_not_yet() {
-        let votes = BTreeMap::from([((3, address(1)), 2), ((4, address(2)), 1)]);
-        assert_eq!(elected(votes), Some((4, address(2))));
+        let named = BTreeMap::from([((3, address(1)), votes(2)), ((4, address(2)), votes(1))]);
+        assert_eq!(elected(named), Some(((4, address(2)), votes(1))));
     }
 
     #[test]
     fn of_one_configuration_most_votes_decide() {
-        let votes = BTreeMap::from([((3, address(1)), 2), ((3, address(2)), 1)]);
-        assert_eq!(elected(votes), Some((3, address(1))));
+        let named = BTreeMap::from([((3, address(1)), votes(2)), ((3, address(2)), votes(1))]);
+        assert_eq!(elected(named), Some(((3, address(1)), votes(2))));
         assert_eq!(elected(BTreeMap::new()), None);
     }
 
@@ -425,11 +477,28 @@ mod tests {
 
     #[test]
     fn the_configuration_is_read_from_either_protocol_and_is_the_least_where_it_is_not_told() {
-        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let pairs = [("name", "main"), ("config-epoch", "7")].map(|(n, v)| (text(n), text(v)));
         let flat = pairs.clone().into_iter().flat_map(|(name, value)| [name, value]).collect();
-        assert_eq!(config_epoch(&Value::Array(flat)), 7);
-        assert_eq!(config_epoch(&Value::Map(pairs.to_vec())), 7);
-        assert_eq!(config_epoch(&Value::Nil), 0);
+        assert_eq!(Told::of(&Value::Array(flat)).epoch, 7);
+        assert_eq!(Told::of(&Value::Map(pairs.to_vec())).epoch, 7);
+        assert_eq!(Told::of(&Value::Nil), Told::default());
+    }
+
+    #[test]
+    fn a_master_that_is_held_for_down_or_replaced_counts_no_more_though_it_is_up_again() {
+        let told = |flags: &str| {
+            let pairs = [("ip", "127.0.0.1"), ("port", "1"), ("flags", flags)];
+            Told::of(&Value::Map(pairs.map(|(n, v)| (text(n), text(v))).to_vec())).failing
+        };
+        for flags in ["master", "master,s_down", "master,disconnected"] {
+            assert_eq!(told(flags), None, "{flags}");
+        }
+        for flags in ["master,o_down", "s_down,o_down,master", "master,failover_in_progress"] {
+            assert_eq!(told(flags), Some(address(1)), "{flags}");
+        }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
     }
 }

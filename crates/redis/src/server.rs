@@ -138,10 +138,16 @@ impl Server {
         loop {
             let node = match &attempt.asked {
                 Some(node) => Arc::clone(node),
-                None => {
-                    let master = self.routes.master(partition, self.partitions).await;
-                    master.map_err(|error| StoreError::Unavailable(error.to_string()))?
-                }
+                None => match self.routes.master(partition, self.partitions).await {
+                    Ok(master) => master,
+                    Err(error @ RedisError::FailingOver) => {
+                        progress.last = Some(StoreError::Unavailable(error.to_string()));
+                        attempt.pause().await;
+                        attempt.number += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(StoreError::Unavailable(error.to_string())),
+                },
             };
             let fault = match self.connect(&node, effect).await {
                 Ok((link, own)) => {

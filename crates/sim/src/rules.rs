@@ -1,6 +1,7 @@
 //! What a commit may change, and what must be logged with it.
 
 use cloakroom_core::event::{Event, EventKind, FeedEntry};
+use cloakroom_core::keys::KeyState;
 use cloakroom_core::session::{EndReason, Ending, Holder, Lifecycle, Object, Session};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::{Batch, Change, Entry, Key, Record};
@@ -154,11 +155,13 @@ impl Commit<'_> {
                 self.signs.push(Sign::DeniedFeed(jti.to_string()));
                 self.signs.push(Sign::Denied(jti.to_string()));
             }
-            (Key::SigningKey(kid), _, new) => {
+            (Key::SigningKey(kid), old, new) => {
                 self.signs.push(Sign::KeyFeed(kid.to_string()));
-                if new.is_some() {
-                    self.signs.push(Sign::Key(kid.to_string()));
-                }
+                // One that is new and signs at once was made and took over.
+                let is_both = old.is_none()
+                    && matches!(new, Some(Record::SigningKey(key)) if key.state == KeyState::Active);
+                let count = usize::from(new.is_some()) + usize::from(is_both);
+                self.signs.extend(std::iter::repeat_n(Sign::Key(kid.to_string()), count));
             }
             _ => {}
         }
