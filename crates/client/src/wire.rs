@@ -36,6 +36,7 @@ pub(crate) fn session(view: &Value) -> Option<(Pass, Kept)> {
         auth_time: at("auth_time")?,
         amr: amr.filter_map(Value::as_str).map(str::to_owned).collect(),
         acr: text("acr")?.to_owned(),
+        actor: text("actor").map(str::to_owned),
         via: Via::Cookie,
         csrf_key: Some(Secret::new(csrf_key.try_into().ok()?)),
     };
@@ -81,6 +82,7 @@ pub(crate) fn pass_of(claims: AccessClaims) -> Pass {
         auth_time: claims.auth_time,
         amr: claims.amr,
         acr: claims.acr,
+        actor: claims.actor.map(|actor| actor.as_str().to_owned()),
         via: Via::Access,
         csrf_key: None,
     }

@@ -64,6 +64,8 @@ pub struct Pass {
     pub amr: Vec<String>,
     /// How far that is to be trusted.
     pub acr: String,
+    /// Who acts on behalf of its user, if somebody does: such a session ends itself only.
+    pub actor: Option<String>,
     /// How it was proven.
     pub via: Via,
     /// What its CSRF tokens are made with; none where an access token proved it.

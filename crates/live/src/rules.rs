@@ -134,9 +134,7 @@ impl<'a> Case<'a> {
 
     /// What was disturbed shortly before and between these times, for people.
     fn faults_near(&self, from: At, to: At) -> String {
-        let near = |one: &&Disturbance| {
-            one.span.begun <= to && one.span.done + DONE_AGAIN >= from
-        };
+        let near = |one: &&Disturbance| one.span.begun <= to && one.span.done + DONE_AGAIN >= from;
         let near = self.history.disturbances.iter().filter(near);
         let line = |one: &Disturbance| {
             let seconds = |at: At| at as f64 / SECOND as f64;

@@ -158,9 +158,13 @@ impl Commit<'_> {
             (Key::SigningKey(kid), old, new) => {
                 self.signs.push(Sign::KeyFeed(kid.to_string()));
                 // One that is new and signs at once was made and took over.
-                let is_both = old.is_none()
-                    && matches!(new, Some(Record::SigningKey(key)) if key.state == KeyState::Active);
-                let count = usize::from(new.is_some()) + usize::from(is_both);
+                let count = match new {
+                    Some(Record::SigningKey(new)) if new.state == KeyState::Active => {
+                        1 + usize::from(old.is_none())
+                    }
+                    Some(_) => 1,
+                    None => 0,
+                };
                 self.signs.extend(std::iter::repeat_n(Sign::Key(kid.to_string()), count));
             }
             _ => {}

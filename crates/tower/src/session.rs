@@ -265,6 +265,7 @@ impl Session {
     /// Signs the user out on every device, this one too; says how many sessions that were.
     pub async fn sign_out_everywhere(&self) -> Result<usize, Error> {
         let subject = self.subject_or_refuse()?;
+        self.refuse_actor()?;
         let ended = self.guard().end_subject(&subject, self.visit.client()).await?;
         self.visit.leave();
         Ok(ended)
@@ -295,7 +296,19 @@ impl Session {
         if self.id() == Some(sid) {
             return self.sign_out().await;
         }
+        self.refuse_actor()?;
         Ok(self.guard().end_device(&subject, sid, self.visit.client()).await?)
+    }
+
+    /// Whoever acts on behalf of a user ends none of the user's own sessions.
+    fn refuse_actor(&self) -> Result<(), Error> {
+        match self.visit.user()?.actor {
+            Some(_) => {
+                let why = "a session opened on behalf of a user ends itself only";
+                Err(Refusal::Forbidden(why).into())
+            }
+            None => Ok(()),
+        }
     }
 
     fn subject_or_refuse(&self) -> Result<Subject, Error> {

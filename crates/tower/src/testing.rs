@@ -50,7 +50,7 @@ pub fn layer() -> CloakroomLayer {
 
 /// A request of a signed-in user, with a CSRF token, for an application behind [`layer`].
 pub fn signed_in(subject: &str) -> TestRequest {
-    TestRequest { subject: subject.to_owned(), claims: Object::new() }
+    TestRequest { subject: subject.to_owned(), claims: Object::new(), actor: None }
 }
 
 /// A request with a session, to be built.
@@ -59,9 +59,16 @@ pub fn signed_in(subject: &str) -> TestRequest {
 pub struct TestRequest {
     subject: String,
     claims: Object,
+    actor: Option<String>,
 }
 
 impl TestRequest {
+    /// Says who acts on behalf of the user.
+    pub fn acting(mut self, actor: &str) -> Self {
+        self.actor = Some(actor.to_owned());
+        self
+    }
+
     /// Gives the session a claim.
     pub fn claim(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.claims.insert(name.to_owned(), value.into());
@@ -80,7 +87,8 @@ impl TestRequest {
 
     /// A request of any method.
     pub fn request(self, method: &str, path: &str) -> request::Builder {
-        let text = json!({"sub": self.subject, "claims": self.claims}).to_string();
+        let told = json!({"sub": self.subject, "claims": self.claims, "act": self.actor});
+        let text = told.to_string();
         let cookie = format!("__Host-session={PREFIX}{}", URL_SAFE_NO_PAD.encode(text));
         Request::builder()
             .method(method)
@@ -209,6 +217,7 @@ fn pass_of(sid: Sid, text: &str) -> Option<Pass> {
         auth_time: now(),
         amr: vec!["pwd".to_owned()],
         acr: "aal1".to_owned(),
+        actor: told.get("act").and_then(Value::as_str).map(str::to_owned),
         via: Via::Cookie,
         csrf_key: Some(Secret::new(CSRF_KEY)),
     })

@@ -144,6 +144,7 @@ impl<S: Store + 'static> Local<S> {
             auth_time: session.auth_time,
             amr: session.amr.clone(),
             acr: session.acr.clone(),
+            actor: session.actor.clone(),
             via,
             csrf_key,
         }

@@ -10,9 +10,10 @@ use cloakroom::Cloakroom;
 use cloakroom_core::guard::Presented;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::types::Sid;
-use cloakroom_tower::{CloakroomLayer, Error, Peer, Session, SetupError, SignIn};
+use cloakroom_tower::{CloakroomLayer, Error, Peer, Session, SetupError, SignIn, testing};
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::browser::{Answer, Browser, bearer, raw};
 use crate::relay::{Fault, Relay};
@@ -73,6 +74,28 @@ async fn signed_in(app: &Router, user: &str, from: &str) -> Browser {
 
 fn field<'a>(devices: &'a Value, at: usize, name: &str) -> &'a Value {
     &devices[at][name]
+}
+
+async fn everywhere(session: Session) -> Result<String, Error> {
+    Ok(session.sign_out_everywhere().await?.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_acts_on_behalf_of_a_user_ends_none_of_the_users_own_sessions() {
+    let app = Router::new()
+        .route("/everywhere", axum::routing::post(everywhere))
+        .route("/devices/{sid}", axum::routing::delete(end))
+        .layer(testing::layer());
+    let ask = async |request: http::request::Builder| {
+        let request = request.body(axum::body::Body::empty()).expect("a request");
+        app.clone().oneshot(request).await.expect("an answer").status().as_u16()
+    };
+    let acting = || testing::signed_in("ada").acting("usr_support");
+    let other = "/devices/01JH6Z3V4Q8R5T7W9XBDFGHJKM";
+    assert_eq!(ask(acting().post("/everywhere")).await, 403);
+    assert_eq!(ask(acting().request("DELETE", other)).await, 403);
+    assert_eq!(ask(testing::signed_in("ada").request("DELETE", other)).await, 404);
+    assert_eq!(ask(testing::signed_in("ada").post("/everywhere")).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
