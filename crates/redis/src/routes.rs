@@ -30,6 +30,8 @@ pub(crate) struct Routes {
     is_doubted: AtomicBool,
     /// The latest configuration that a sentinel has named, and when it was last named.
     latest: Mutex<Option<(u64, Instant)>>,
+    /// The configuration whose master a sentinel last held for down or replaced, and when.
+    failing: Mutex<Option<(u64, Instant)>>,
     /// Held by whoever asks for the way.
     asking: tokio::sync::Mutex<()>,
 }
@@ -75,6 +77,7 @@ impl Routes {
             table: ArcSwap::from_pointee(Table::new(Vec::new())),
             is_doubted: AtomicBool::new(true),
             latest: Mutex::default(),
+            failing: Mutex::default(),
             asking: tokio::sync::Mutex::new(()),
         };
         let guides = match &routes.topology {
@@ -273,6 +276,7 @@ impl Routes {
     async fn ask_sentinels(&self, name: &str) -> Result<Vec<Arc<Node>>, RedisError> {
         let mut problem = RedisError::NoMaster(name.to_owned());
         let mut votes = Votes::new();
+        let mut silent = false;
         let ask = |guide: Arc<Node>| {
             let name = name.to_owned();
             async move { named_master(&guide, &name).await }
@@ -286,13 +290,24 @@ impl Routes {
                     vote.is_replaced |= is_replaced;
                 }
                 Ok(None) => {}
-                Err(fault) => problem = at_node(&guide, fault),
+                Err(fault) => {
+                    silent = true;
+                    problem = at_node(&guide, fault);
+                }
             }
         }
         let Some(((epoch, address), vote)) = elected(votes) else { return Err(problem) };
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         if vote.is_replaced {
+            *failing = Some((epoch, Instant::now()));
+        }
+        let now = Instant::now();
+        let may_fail = silent && failing.is_some_and(|failing| may_still_fail(epoch, failing, now));
+        if vote.is_replaced || may_fail {
             return Err(RedisError::FailingOver);
         }
+        *failing = None;
+        drop(failing);
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.is_some_and(|latest| is_behind(epoch, latest, Instant::now())) {
             return Ok(self.table.load().masters.clone());
@@ -322,6 +337,12 @@ struct Vote {
 /// count from zero.
 fn is_behind(epoch: u64, (latest, named_at): (u64, Instant), now: Instant) -> bool {
     epoch < latest && now.saturating_duration_since(named_at) < EPOCH_KEPT
+}
+
+/// Whether a configuration's master may be being replaced still, though nobody who answers says so:
+/// whoever said so is silent, and the others learn of it last.
+fn may_still_fail(epoch: u64, (failing, told_at): (u64, Instant), now: Instant) -> bool {
+    epoch <= failing && now.saturating_duration_since(told_at) < EPOCH_KEPT
 }
 
 /// The master that a sentinel names, and under which configuration. That is asked for first: so a
@@ -473,6 +494,14 @@ mod tests {
         assert!(!is_behind(4, (4, named_at), named_at));
         assert!(!is_behind(5, (4, named_at), named_at));
         assert!(!is_behind(0, (4, named_at), named_at + EPOCH_KEPT));
+    }
+
+    #[test]
+    fn a_replacement_is_believed_until_all_deny_it_another_is_named_or_it_was_long_ago() {
+        let told_at = Instant::now();
+        assert!(may_still_fail(4, (4, told_at), told_at));
+        assert!(!may_still_fail(5, (4, told_at), told_at));
+        assert!(!may_still_fail(4, (4, told_at), told_at + EPOCH_KEPT));
     }
 
     #[test]

@@ -93,7 +93,7 @@ mod tests {
     /// Runs this very test again, as a runner would, with a file to tell to.
     #[test]
     fn what_a_test_tells_reaches_the_gate() {
-        const ROLE: &str = "CLOAKROOM_SKIPS_ROLE";
+        const ROLE: &str = "SKIPS_FILE_ROLE";
         let name = "skips::tests::what_a_test_tells_reaches_the_gate";
         match std::env::var(ROLE).as_deref() {
             Ok("tells") => return tell("no server"),

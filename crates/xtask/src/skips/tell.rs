@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 /// The variable that names the file to which tests append what they tell.
-pub const VARIABLE: &str = "CLOAKROOM_SKIPS";
+pub const VARIABLE: &str = "SKIPS_FILE";
 /// What every line begins with that tells of something unchecked.
 pub const WORD: &str = "SKIPPED:";
 
