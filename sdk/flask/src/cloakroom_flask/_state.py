@@ -113,6 +113,8 @@ class RequestState:
         #: The value of our cookie, while it counts.
         self.token: str | None = None
         self.token_is_new = False
+        #: The value of our cookie whose session another request of this browser has just replaced.
+        self._replaced: str | None = None
         #: Why the credential of the request counts for nothing, if it brought one.
         self.refusal: Refused | None = None
         #: That nobody knows.
@@ -189,6 +191,8 @@ class RequestState:
     def by_cookie(self, token: str) -> None:
         """The request came with our cookie."""
         self.judge(lambda: self._take(token, self._authority.lookup(token)))
+        if self.refusal is not None and self.refusal.reason == "replaced":
+            self._replaced = token
 
     def adopt(self, auth: Auth) -> None:
         """The request came with a credential that something else has judged."""
@@ -283,7 +287,7 @@ class RequestState:
             remember_for = self._permanent_for
         changes = session.changes()
         kept = not (changes.removed or self._was_emptied or is_others)
-        carries = self.token is not None and kept
+        carries = (self.token or self._replaced) is not None and kept
         data = changes.set if carries or is_others else session.wire()
         if is_others and remember_for is not None:
             data = {**data, "_permanent": True}
@@ -365,6 +369,8 @@ class RequestState:
         self._was_emptied = False
 
     def _lose(self, refusal: Refused) -> None:
+        if refusal.reason == "replaced":
+            self._replaced = self.token
         self._known, self._auth, self.user, self.token = None, None, None, None
         self.refusal, self._is_lost = refusal, True
 
@@ -413,10 +419,12 @@ class RequestState:
     def _open(self, body: dict[str, Any], data: Wire, *, carries: bool) -> Opened:
         """Opens a session in place of the present one; ``data`` is all that it remembers."""
         body = {**body, "delivery": "cookie", "client": self._client(body.pop("label", None))}
-        if self.token is None:
+        # A form that was sent twice signs in once: the authority knows the first one's successor.
+        former_token = self.token or (self._replaced if body["subject"] is not None else None)
+        if former_token is None:
             opened = self._authority.open(body)
         else:
-            former = {"replaces": self.token, "carry_data": carries}
+            former = {"replaces": former_token, "carry_data": carries}
             try:
                 opened = self._authority.open({**body, **former})
             except CloakroomError as refusal:
