@@ -18,6 +18,7 @@ from cloakroom_flask import (
     Cloakroom,
     CloakroomError,
     Refused,
+    confirm_login,
     csrf_exempt,
     current_session,
     epoch_of,
@@ -327,6 +328,41 @@ def test_a_sign_in_over_a_session_that_is_over_works_also_with_an_epoch(
     for late in (app.test_client(), client):
         answer = late.get("/with-epoch")
         assert (answer.status_code, answer.json["code"]) == (409, "conflict")
+
+
+def test_g1_a_sign_out_everywhere_beats_what_the_same_request_does_after_its_sign_in(
+    app: Flask, server: Server
+) -> None:
+    @app.post("/late")
+    @csrf_exempt
+    def late() -> str:
+        login_user("usr_l", epoch=0)
+        session["a"] = 1
+        server.ask("DELETE", "/admin/v1/subjects/usr_l/sessions")
+        session.permanent = True
+        return ""
+
+    client = app.test_client()
+    client.post("/late")
+    assert client.get("/me").status_code == 401
+    assert server.live_sessions("usr_l") == []
+
+
+def test_g2_a_confirmation_of_a_session_that_is_over_is_refused(app: Flask, server: Server) -> None:
+    @app.post("/confirm-late")
+    @csrf_exempt
+    def confirm_late() -> str:
+        assert current_session.actor is None
+        server.ask("DELETE", "/admin/v1/subjects/usr_k/sessions")
+        confirm_login()
+        return ""
+
+    client = app.test_client()
+    client.post("/login", json={"user": "usr_k"})
+    answer = client.post("/confirm-late")
+    assert (answer.status_code, answer.json["code"]) == (401, "session_ended")
+    assert client.get("/me").status_code == 401
+    assert server.live_sessions("usr_k") == []
 
 
 def test_a_sign_out_everywhere_while_the_password_was_checked_wins(

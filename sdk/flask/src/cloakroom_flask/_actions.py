@@ -76,7 +76,8 @@ def confirm_login(amr: list[str] | None = None, acr: str | None = None) -> None:
     # Whoever acts as the user goes on doing so: that isn't lost by a confirmation.
     proof = {"amr": amr or auth.amr, "acr": acr or auth.acr, "actor": auth.actor}
     grant = _grant(auth.subject, auth.claims, **proof)
-    state.sign_in(session, grant, state.lifetime if session.permanent else None)
+    remember_for = state.lifetime if session.permanent else None
+    state.sign_in(session, grant, remember_for, continues=True)
     state.user = user
 
 

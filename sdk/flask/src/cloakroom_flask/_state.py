@@ -273,9 +273,17 @@ class RequestState:
         return self._known.view["csrf_key"]
 
     def sign_in(
-        self, session: CloakroomSession, grant: Mapping[str, Any], remember_for: float | None
+        self,
+        session: CloakroomSession,
+        grant: Mapping[str, Any],
+        remember_for: float | None,
+        *,
+        continues: bool = False,
     ) -> Opened:
-        """Opens the session of a user whom the application has checked; the present one ends."""
+        """Opens the session of a user whom the application has checked; the present one ends.
+
+        What ``continues`` a session, and was checked by it, is over where that is.
+        """
         if self.fault is not None:
             raise self.fault
         is_others = self._is_others(grant["subject"])
@@ -294,7 +302,8 @@ class RequestState:
         body: dict[str, Any] = {**grant, "data": data}
         if remember_for is not None:
             body |= {"idle_timeout": int(remember_for), "lifetime": int(remember_for)}
-        opened = self._open(body, data if is_others else session.wire(), carries=carries)
+        rest = data if is_others else session.wire()
+        opened = self._open(body, rest, carries=carries, continues=continues)
         self._grant = {name: value for name, value in grant.items() if name != "epoch"}
         if is_others:
             session.hold(decode(data))
@@ -407,7 +416,8 @@ class RequestState:
             lifetime = int(self.remember_for or self._permanent_for)
             grant |= {"idle_timeout": lifetime, "lifetime": lifetime}
         data = session.wire()
-        self._open({**grant, "data": data}, data, carries=False)
+        # A sign-in of this request that was ended meanwhile isn't done again.
+        self._open({**grant, "data": data}, data, carries=False, continues=signed_in_here)
         self._know_permanent(session)
         session.saved()
 
@@ -416,8 +426,12 @@ class RequestState:
         former = None if self._known is None else self._known.view["subject"]
         return former is not None and former != subject
 
-    def _open(self, body: dict[str, Any], data: Wire, *, carries: bool) -> Opened:
+    def _open(
+        self, body: dict[str, Any], data: Wire, *, carries: bool, continues: bool = False
+    ) -> Opened:
         """Opens a session in place of the present one; ``data`` is all that it remembers."""
+        if continues and self._is_lost and self.refusal is not None:
+            raise self.refusal
         body = {**body, "delivery": "cookie", "client": self._client(body.pop("label", None))}
         # A form that was sent twice signs in once: the authority knows the first one's successor.
         former_token = self.token or (self._replaced if body["subject"] is not None else None)
@@ -433,6 +447,9 @@ class RequestState:
                 # sign-in itself is refused, by an epoch, it is so again.
                 if refusal.error_code not in _FORMER_IS_OVER:
                     raise
+                if continues:
+                    self._leave()
+                    raise _errors.session_ended(refusal.reason) from refusal
                 opened = self._authority.open({**body, "data": data})
         if (former_sid := self.sid) is not None and self.token is not None:
             self._authority.note_end(former_sid, "replaced")
