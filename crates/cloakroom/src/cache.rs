@@ -481,7 +481,7 @@ impl Cache {
         // given the number to another one.
         let is_counted = subject.is_some_and(|subject| subject.was_raised_at(bump.at));
         let is_later =
-            session.subject_epoch >= bump.epoch && (is_counted || session.created_at >= bump.at);
+            session.subject_epoch >= bump.epoch && (is_counted || session.created_at > bump.at);
         let spared = *except == Some(session.sid) || is_later;
         let ending = Ending { at: bump.at, reason: bump.reason, successor: None };
         (!spared).then_some(ending)

@@ -314,7 +314,7 @@ impl<S: Store> Authority<S> {
     ) -> Result<EndedMany, Error> {
         let user = verified.user()?;
         if verified.session.actor.is_some() {
-            return Err(ON_BEHALF.into());
+            return Err(Refusal::ON_BEHALF.into());
         }
         let keep = keep_current.then_some(verified.session.sid);
         self.raise(user, EndReason::SignedOutEverywhere, keep, ctx, |_| {}).await
@@ -482,6 +482,17 @@ impl<S: Store> Authority<S> {
         expires_at: Timestamp,
         ctx: &Context,
     ) -> Result<Ended, Error> {
+        // Taken until the leeway is over, by a node whose clock may be late.
+        self.deny_until(jti, expires_at.plus(2 * TOKEN_LEEWAY), ctx).await
+    }
+
+    /// Denies one access token until nobody takes it any more.
+    pub(crate) async fn deny_until(
+        &self,
+        jti: &str,
+        until: Timestamp,
+        ctx: &Context,
+    ) -> Result<Ended, Error> {
         let partition = jti_partition(jti).filter(|p| p.0 < self.store.partitions());
         let Some(partition) = partition else {
             let why = "not the jti of a token issued here".to_owned();
@@ -489,8 +500,7 @@ impl<S: Store> Authority<S> {
         };
         let key = Key::DeniedToken(jti.into());
         let decide = |loaded: &Loaded| {
-            // Taken until the leeway is over, by a node whose clock may be late.
-            let until = expires_at.plus(2 * TOKEN_LEEWAY).min(self.forget_at(loaded.now));
+            let until = until.min(self.forget_at(loaded.now));
             let is_denied = match loaded.get(&key) {
                 Some(Record::DeniedToken(known)) => known.until >= until,
                 Some(_) | None => false,
@@ -530,12 +540,10 @@ pub(crate) struct Raise<'a> {
     pub(crate) lost: Option<Bump>,
 }
 
-const ON_BEHALF: Refusal = Refusal::Forbidden("a session opened on behalf of a user can't do this");
-
 /// A session that somebody opened on behalf of a user ends itself only.
 fn may_end_others(verified: &Verified, sid: Sid) -> Result<(), Refusal> {
     if verified.session.actor.is_some() && sid != verified.session.sid {
-        return Err(ON_BEHALF);
+        return Err(Refusal::ON_BEHALF);
     }
     Ok(())
 }

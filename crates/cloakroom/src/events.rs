@@ -44,6 +44,23 @@ impl Reports {
     }
 }
 
+/// Refusals that were taken to be written down; those that weren't are counted again.
+struct Unwritten<'a> {
+    reports: &'a Reports,
+    due: Vec<(Source, Counted)>,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        let mut reports = self.reports.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (source, was) in self.due.drain(..) {
+            let since = reports.get(&source).map_or(0, |counted| counted.count);
+            let count = was.count.saturating_add(since);
+            reports.insert(source, Counted { count, ..was });
+        }
+    }
+}
+
 impl<S: Store> Authority<S> {
     /// Writes down that a node began to serve, and as what.
     pub async fn report_start(&self, release: &str) -> Result<(), Error> {
@@ -112,24 +129,27 @@ impl<S: Store> Authority<S> {
 
     /// Writes the refusals counted so far: the first of a kind at once, then one a minute.
     pub async fn flush_reports(&self) -> Result<(), Error> {
-        let mut due = self.due_reports(self.now()).into_iter();
-        while let Some(report) = due.next() {
-            if let Err(fault) = self.log_event(report.1.event.clone()).await {
-                self.put_back([report].into_iter().chain(due));
-                return Err(fault);
+        let due = self.due_reports(self.now());
+        let mut unwritten = Unwritten { reports: &self.reports, due };
+        let (mut faults, mut at) = (BTreeMap::new(), 0);
+        // One partition that can't be written must not hold up the others, nor be tried again and
+        // again.
+        while let Some((_, report)) = unwritten.due.get(at) {
+            let event = report.event.clone();
+            let partition = self.partition_of_event(&event);
+            let failed = match faults.contains_key(&partition) {
+                true => true,
+                false => match self.log_event(event).await {
+                    Ok(()) => false,
+                    Err(fault) => faults.insert(partition, fault).is_none(),
+                },
+            };
+            match failed {
+                true => at += 1,
+                false => drop(unwritten.due.swap_remove(at)),
             }
         }
-        Ok(())
-    }
-
-    /// Counts again what could not be written.
-    fn put_back(&self, unwritten: impl Iterator<Item = (Source, Counted)>) {
-        let mut reports = self.reports.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (source, was) in unwritten {
-            let since = reports.get(&source).map_or(0, |counted| counted.count);
-            let count = was.count.saturating_add(since);
-            reports.insert(source, Counted { count, ..was });
-        }
+        faults.into_values().next().map_or(Ok(()), Err)
     }
 
     /// What is to be written, as it was before it is held for written.

@@ -420,7 +420,7 @@ impl<S: Store> Authority<S> {
                 self.raise_again(subject, *except, lost, &ctx).await?;
             }
             FeedEntry::TokenDenied { jti, until } => {
-                self.deny_token(jti, *until, &ctx).await?;
+                self.deny_until(jti, *until, &ctx).await?;
             }
             FeedEntry::AllEnded { at } => self.end_partition_again(partition, *at, &ctx).await?,
             FeedEntry::KeyChanged { kid, state } if is_revocation(state) => {

@@ -344,7 +344,10 @@ impl<S: Store> Authority<S> {
                 // Refused by what changed since it was looked at.
                 Err(Error::Refused(_)) => self.unpoint(name, sid).await?,
                 // Whoever was refused may have taken away what this one went by.
-                Ok(_) if is_named => drop(self.point(name, Version::ZERO, sid).await),
+                Ok(Attempt::Done(view)) if is_named => {
+                    let until = view.session.session.expires_at;
+                    drop(self.point_at_opened(name, sid, until).await);
+                }
                 Ok(_) | Err(_) => {}
             }
         }
@@ -371,15 +374,34 @@ impl<S: Store> Authority<S> {
     /// Takes back the name of a session that wasn't opened after all.
     async fn unpoint(&self, name: Name, sid: Sid) -> Result<(), Error> {
         let key = Key::Handle(name.hash);
-        if self.load_session(sid).await?.session(sid).is_some() {
+        // First the pointer: whoever opens the session writes it once more.
+        let seen = self.load(name.home, std::slice::from_ref(&key)).await?;
+        let is_ours = pointer_of(&key, &seen).is_some_and(|pointer| pointer.sid == sid);
+        if !is_ours || self.load_session(sid).await?.session(sid).is_some() {
             return Ok(());
         }
         let decide = |loaded: &Loaded| {
-            if pointer_of(&key, loaded).is_none_or(|pointer| pointer.sid != sid) {
+            if loaded.version(&key) != seen.version(&key) {
                 return Ok(Decision::Done(()));
             }
             let mut batch = Batch::default();
             batch.delete(key.clone(), loaded.version(&key));
+            Ok(Decision::Commit(batch, ()))
+        };
+        self.transact(name.home, vec![key.clone()], decide).await?;
+        Ok(())
+    }
+
+    /// Names a session that was opened by the name that somebody else gave it, who may have taken
+    /// that back or be about to.
+    async fn point_at_opened(&self, name: Name, sid: Sid, until: Timestamp) -> Result<(), Error> {
+        let key = Key::Handle(name.hash);
+        let decide = |loaded: &Loaded| {
+            if pointer_of(&key, loaded).is_some_and(|pointer| pointer.sid != sid) {
+                return Ok(Decision::Done(()));
+            }
+            let mut batch = Batch::default();
+            put_pointer(&mut batch, name, sid, loaded, Some(until));
             Ok(Decision::Commit(batch, ()))
         };
         self.transact(name.home, vec![key.clone()], decide).await?;

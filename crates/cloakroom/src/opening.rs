@@ -81,6 +81,20 @@ pub struct OpenRequest {
     pub data: Option<Object>,
 }
 
+impl OpenRequest {
+    /// Opens this, in nobody's place and without data.
+    pub const fn new(grant: Grant) -> Self {
+        Self {
+            grant,
+            epoch: None,
+            replaces: None,
+            carry_data: false,
+            idempotency_key: None,
+            data: None,
+        }
+    }
+}
+
 /// A session about to be opened: the same through all retries of its commit.
 pub(crate) struct Plan {
     pub(crate) grant: Grant,
@@ -97,7 +111,7 @@ pub(crate) struct Plan {
 impl<S: Store> Authority<S> {
     /// Opens a session for a backend that has checked the user itself.
     pub async fn open_session(&self, request: OpenRequest, ctx: &Context) -> Result<Opened, Error> {
-        let OpenRequest { grant, epoch, replaces, carry_data, idempotency_key, data } = request;
+        let OpenRequest { grant, mut epoch, replaces, carry_data, idempotency_key, data } = request;
         self.check_grant(&grant)?;
         let key = idempotency_key.as_deref();
         key.map_or(Ok(()), check_idempotency_key)?;
@@ -115,6 +129,10 @@ impl<S: Store> Authority<S> {
             }
             sid = succession.sid;
             ended = succession.durability;
+            if succession.subject == grant.subject {
+                // It goes on where that one was: what ends the subject's sessions meanwhile ends it.
+                epoch = epoch.or(Some(succession.epoch));
+            }
             // The old credential alone may be known to somebody else, from before a sign-in that
             // replaces it for just this reason.
             if grant.subject.is_some() || key.is_some() {
@@ -445,6 +463,8 @@ pub(crate) struct Succession {
     pub(crate) sid: Sid,
     /// Whose the old one was.
     pub(crate) subject: Option<Subject>,
+    /// The epoch of its subject that it was opened under.
+    pub(crate) epoch: u64,
     pub(crate) data: Object,
     pub(crate) durability: Option<Durability>,
 }
@@ -474,6 +494,7 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Load(missing));
             }
             let data = loaded.data(old.sid).cloned().unwrap_or_default();
+            let former = (session.subject.clone(), session.subject_epoch, data);
             match self.ending_of(session, loaded)? {
                 None => {}
                 // Read before it was replaced, which this node heard of meanwhile: the commit meets
@@ -484,7 +505,7 @@ impl<S: Store> Authority<S> {
                     ending @ Ending { reason: EndReason::Replaced, at, successor: Some(first) },
                 ) if loaded.now.since(at) < grace => {
                     self.found_over(session, ending, loaded);
-                    return Ok(Decision::Done((first, session.subject.clone(), data)));
+                    return Ok(Decision::Done((first, former)));
                 }
                 Some(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
             }
@@ -493,10 +514,11 @@ impl<S: Store> Authority<S> {
             let closing = Closing { reason, successor: Some(successor) };
             self.close(&mut batch, session, loaded, closing, ctx);
             self.leave_index(&mut batch, session, loaded);
-            Ok(Decision::Commit(batch, (successor, session.subject.clone(), data)))
+            Ok(Decision::Commit(batch, (successor, former)))
         };
-        let ((sid, subject, data), committed) = self.transact(partition, wanted, decide).await?;
-        Ok(Succession { sid, subject, data, durability: committed.map(|c| c.durability) })
+        let ((sid, (subject, epoch, data)), committed) =
+            self.transact(partition, wanted, decide).await?;
+        Ok(Succession { sid, subject, epoch, data, durability: committed.map(|c| c.durability) })
     }
 }
 

@@ -12,6 +12,7 @@ use cloakroom::{
     ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Opened, Settings,
 };
 
+use crate::directory::node;
 use crate::world::*;
 
 #[tokio::test]
@@ -440,6 +441,78 @@ async fn e6_a_denial_is_extended_by_a_later_one_and_never_cut_short() {
     assert_eq!(deny(world.authority.now().plus(minute)).await, longer);
     world.advance(2 * minute);
     assert_eq!(refusal(world.verify_access(&opened).await), Refusal::TokenInvalid);
+}
+
+/// As on a store that others write to as well.
+fn shared() -> Settings {
+    let max_staleness = Some(2 * SECOND);
+    let verify = cloakroom::VerifySettings { cache: false, max_staleness, ..settings().verify };
+    Settings { verify, ..settings() }
+}
+
+#[tokio::test]
+async fn a_store_that_went_back_is_told_what_it_lost_and_no_more() {
+    let world = World::with(shared()).await;
+    let opened = world.open(Delivery::Bearer).await;
+    let verified = world.verify_access(&opened).await.expect("live");
+    let cloakroom::Via::Access(claims) = &verified.via else { panic!("not by access token") };
+    world.authority.deny_token(&claims.jti, claims.expires_at, &ctx()).await.expect("denied");
+    let other = world.open(Delivery::Cookie).await;
+    world.authority.follow().await.expect("followed");
+    let until = world.authority.revocations().await.expect("told").tokens[&claims.jti];
+    let then = world.authority.store().snapshot();
+    world.authority.end_session(other.session.sid, None, &ctx()).await.expect("ended");
+    world.authority.follow().await.expect("followed");
+    world.authority.store().restore(then);
+    // Somebody else goes on where the store is now.
+    let patch = cloakroom::core::session::Object::from_iter([("a".to_owned(), 1.into())]);
+    let sid = opened.session.sid;
+    world.authority.put_data(sid, patch, IfMatch::Any, &ctx()).await.expect("written");
+    world.authority.follow().await.expect("followed");
+    let fresh = node(world.authority.store().clone(), &world, shared()).await;
+    let verdict = fresh.verify(Credential::Cookie(other.token.expose())).await;
+    assert_eq!(ended(verdict), EndReason::EndedByOperator, "done again");
+    // The denial was there all the while.
+    let again = world.authority.revocations().await.expect("told");
+    assert_eq!(again.tokens[&claims.jti], until);
+    assert_eq!(world.count_events(EventKind::TokenDenied).await, 1);
+}
+
+#[tokio::test]
+async fn a_lost_sign_out_everywhere_is_done_again_though_another_raise_took_its_epoch() {
+    let world = World::with(shared()).await;
+    let kept = world.open(Delivery::Cookie).await;
+    let subject = kept.session.subject.clone().expect("a subject");
+    world.authority.follow().await.expect("followed");
+    let then = world.authority.store().snapshot();
+    world.authority.end_subject(&subject, &ctx()).await.expect("a raise");
+    world.authority.store().restore(then);
+    // Another node, which knows nothing of it, signs out all but this session, under that epoch.
+    let store = world.authority.store().clone();
+    let other = node(store, &world, shared()).await;
+    world.advance(SECOND);
+    let credential = Credential::Cookie(kept.token.expose());
+    let verified = other.verify(credential).await.expect("as far as that node knows");
+    other.end_all_own(&verified, true, &ctx()).await.expect("a raise");
+    assert_eq!(ended(world.verify(&kept).await), EndReason::SignedOutEverywhere);
+    world.authority.follow().await.expect("followed");
+    let verdict = other.verify(Credential::Cookie(kept.token.expose())).await;
+    assert_eq!(ended(verdict), EndReason::SignedOutEverywhere);
+}
+
+#[tokio::test]
+async fn g1_a_replacement_is_refused_when_the_subject_was_signed_out_before_it_is_asked_again() {
+    let world = World::new().await;
+    let old = world.open(Delivery::Cookie).await;
+    let replace = || OpenRequest {
+        replaces: Some(old.token.expose().clone()),
+        ..request(grant(Delivery::Cookie))
+    };
+    let first = world.authority.open_session(replace(), &ctx()).await.expect("opened");
+    let subject = first.session.subject.clone().expect("a subject");
+    world.authority.end_subject(&subject, &ctx()).await.expect("a raise");
+    let again = world.authority.open_session(replace(), &ctx()).await;
+    assert!(matches!(refusal(again), Refusal::Conflict(_)));
 }
 
 #[tokio::test]

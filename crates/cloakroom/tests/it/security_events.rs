@@ -240,3 +240,35 @@ async fn m4_refusals_counted_while_the_store_was_away_are_written_when_it_is_bac
     node.flush_reports().await.expect("written");
     assert_eq!(count().await, 3);
 }
+
+#[tokio::test]
+async fn m4_a_partition_that_can_not_be_written_holds_up_no_refusals_of_others() {
+    use cloakroom::store::faulty::{Call, Fault, Faulty, Outcome};
+
+    let world = World::new().await;
+    let names: Vec<String> = (0..12).map(|number| format!("user-{number}@example.com")).collect();
+    for name in &names {
+        world.user(name).await;
+    }
+    let broken = |call: &Call<'_>| matches!(call, Call::Commit(partition, _) if partition.0 == 1);
+    let plan = move |call: Call<'_>| {
+        Fault::of(if broken(&call) { Outcome::ReadOnly } else { Outcome::Pass })
+    };
+    let at_once = |_| Box::pin(std::future::ready(())) as cloakroom::store::faulty::Wait;
+    let store = Faulty::new(world.authority.store().clone(), plan, at_once);
+    let node = node(store, &world, settings()).await;
+    for name in &names {
+        assert!(node.sign_in(login(name, "not the password"), &ctx()).await.is_err());
+    }
+    let written = async || {
+        let log = log(&world).await;
+        let failed = log.values().filter(|event| event.kind == EventKind::SigninFailed);
+        failed.map(|event| event.count).sum::<u32>()
+    };
+    let before = written().await;
+    assert!(node.flush_reports().await.is_err());
+    let others = written().await - before;
+    assert!(others > 0, "none of the others was written");
+    let again = node.flush_reports().await;
+    assert!(again.is_err() && written().await - before == others);
+}

@@ -164,14 +164,7 @@ pub fn grant(delivery: Delivery) -> Grant {
 }
 
 pub fn request(grant: Grant) -> OpenRequest {
-    OpenRequest {
-        grant,
-        epoch: None,
-        replaces: None,
-        carry_data: false,
-        idempotency_key: None,
-        data: None,
-    }
+    OpenRequest::new(grant)
 }
 
 impl World {
