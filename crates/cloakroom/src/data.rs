@@ -3,7 +3,7 @@
 use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::json::merge_patch;
 use cloakroom_core::refusal::Refusal;
-use cloakroom_core::session::Object;
+use cloakroom_core::session::{Lifecycle, Object};
 use cloakroom_core::types::Sid;
 use cloakroom_store::{Batch, Follow, Key, Record, Review, Store, StoreError, Version};
 
@@ -36,15 +36,17 @@ pub enum IfMatch {
 impl<S: Store> Authority<S> {
     /// A live session's data.
     ///
-    /// Where the cache may decide that it lives, as in a verification, the data alone is read.
+    /// Where the cache may decide that it lives, as in a verification, nothing else is read that
+    /// decides over it.
     pub async fn data(&self, sid: Sid) -> Result<DataView, Error> {
         if self.lives_by_cache(sid) {
-            let key = Key::Data(sid);
-            let loaded = self.load(sid.partition(), std::slice::from_ref(&key)).await?;
-            if let Some(data) = loaded.data(sid) {
-                return Ok(DataView { data: data.clone(), version: loaded.version(&key) });
+            let keys = [Key::Session(sid), Key::Data(sid)];
+            let loaded = self.load(sid.partition(), &keys).await?;
+            // Ended elsewhere, it may have taken its data along.
+            if loaded.session(sid).is_some_and(|session| session.lifecycle == Lifecycle::Live) {
+                let data = loaded.data(sid).cloned().unwrap_or_default();
+                return Ok(DataView { data, version: loaded.version(&keys[1]) });
             }
-            // None was ever stored, or the session has ended elsewhere and took it along.
         }
         self.with_data(sid, |loaded, view| {
             let _ = loaded;

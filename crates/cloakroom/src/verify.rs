@@ -210,7 +210,9 @@ impl<S: Store> Authority<S> {
     async fn verify_access(&self, text: &str) -> Result<Verified, Error> {
         let (Checked { claims, reading }, looked_up) = self.access_claims(text).await?;
         let sid = claims.sid;
-        let settled = self.cache.is_settled(sid.partition(), self.now());
+        // Only a token that is met for the first time is kept.
+        let is_new = looked_up.is_none();
+        let settled = is_new && self.cache.is_settled(sid.partition(), self.now());
         let (subject, jti) = (Some(&claims.subject), Some(claims.jti.as_str()));
         // Whether a token was denied is read with its session; the cache knows it only of tokens
         // that were read once, and only while it decides at all.
@@ -225,7 +227,8 @@ impl<S: Store> Authority<S> {
             return Err(TOKEN_INVALID);
         }
         let settled = settled && self.cache.is_settled(sid.partition(), self.now());
-        if let Some(fresh) = (looked_up.is_none() && settled).then(|| self.token_digest(text)) {
+        if settled {
+            let fresh = self.token_digest(text);
             self.access_tokens.insert(fresh, Checked { claims: Arc::clone(&claims), reading });
         }
         let judged = self.judged(known, |known| access_matches(&claims, known));
