@@ -120,7 +120,11 @@ impl Routes {
         partitions: u16,
     ) -> Result<Arc<Node>, RedisError> {
         if self.is_doubted.load(Ordering::Acquire) {
-            let asked = self.ask(partitions).await;
+            // Whoever asks must not go with whoever wants to know: the question would never be put
+            // to its end where calls have less time than it takes.
+            let routes = Arc::clone(self);
+            let asked = tokio::spawn(async move { routes.ask(partitions).await }).await;
+            let asked = asked.unwrap_or(Err(RedisError::FailingOver));
             // Whoever is still there may be asked along the old way.
             if self.table.load().masters.is_empty() {
                 asked?;
@@ -131,7 +135,10 @@ impl Routes {
         }
         let table = self.table.load();
         let number = if table.masters.len() > 1 { usize::from(partition.0) } else { 0 };
-        let nobody = || RedisError::NoOwner(slot::of_partition(&self.namespace, partition));
+        let nobody = || match table.is_replaced {
+            true => RedisError::FailingOver,
+            false => RedisError::NoOwner(slot::of_partition(&self.namespace, partition)),
+        };
         table.masters.get(number).cloned().ok_or_else(nobody)
     }
 
@@ -310,7 +317,8 @@ impl Routes {
         drop(failing);
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.is_some_and(|latest| is_behind(epoch, latest, Instant::now())) {
-            return Ok(self.table.load().masters.clone());
+            let masters = self.table.load().masters.clone();
+            return if masters.is_empty() { Err(RedisError::FailingOver) } else { Ok(masters) };
         }
         *latest = Some((epoch, Instant::now()));
         Ok(vec![self.node(&address)?])
