@@ -34,9 +34,9 @@ pub(crate) fn record_name(bytes: &[u8]) -> Option<Key> {
     name(bytes.get(3..)?)
 }
 
-/// The partition and the name in the key of a record that is worth knowing of, see `known`: a
-/// partition's own or a session.
-pub(crate) fn known_name(bytes: &[u8]) -> Option<(Partition, Key)> {
+/// The partition in the key of a record that is worth knowing of, see `known`, and which session's it
+/// is; none: it is the partition's own.
+pub(crate) fn known_name(bytes: &[u8]) -> Option<(Partition, Option<Sid>)> {
     let (head, name) = bytes.split_at_checked(3)?;
     let (kind, rest) = name.split_first()?;
     if *head.first()? != TABLE_RECORDS {
@@ -45,9 +45,9 @@ pub(crate) fn known_name(bytes: &[u8]) -> Option<(Partition, Key)> {
     let partition = Partition(u16::from_be_bytes([*head.get(1)?, *head.get(2)?]));
     if *kind == kind_byte(Kind::Session) {
         let sid = rest.try_into().ok().map(Sid::from_bytes)?;
-        return Some((partition, Key::Session(sid)));
+        return Some((partition, Some(sid)));
     }
-    (*kind == kind_byte(Kind::Partition)).then_some((partition, Key::Partition))
+    (*kind == kind_byte(Kind::Partition)).then_some((partition, None))
 }
 
 /// The key of a filing for review; it has no value.
@@ -238,8 +238,11 @@ mod tests {
             assert_eq!(record_name(&record(partition, &key)), Some(key.clone()));
             let filed = due(partition, Timestamp::from_millis(-5), &key);
             assert_eq!(due_name(&filed), Some(key.clone()));
-            let is_known = matches!(key, Key::Session(_) | Key::Partition);
-            let known = is_known.then(|| (partition, key.clone()));
+            let known = match key {
+                Key::Session(sid) => Some((partition, Some(sid))),
+                Key::Partition => Some((partition, None)),
+                _ => None,
+            };
             assert_eq!(known_name(&record(partition, &key)), known);
         }
     }

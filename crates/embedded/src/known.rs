@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use cloakroom_core::types::{Partition, Sid, Timestamp};
-use cloakroom_store::{Key, StoreError, Tick, Versioned};
+use cloakroom_store::{StoreError, Tick, Versioned};
 
 use crate::envelope::Envelope;
 
@@ -53,27 +53,16 @@ impl Known {
         Self { partitions: (0..partitions).map(|_| OfPartition::default()).collect() }
     }
 
-    /// Notes, before it is published, that the commit of this tick stores something under a key.
-    pub(crate) fn write(&self, partition: Partition, key: &Key, tick: Tick) {
+    /// Notes, before it is published, that the commit of this tick stores a session, or, without one,
+    /// the partition's record.
+    pub(crate) fn write(&self, partition: Partition, sid: Option<Sid>, tick: Tick) {
         let Some(of) = self.of(partition) else { return };
-        match key {
-            Key::Partition => of.changed.store(tick.0, Ordering::Release),
-            Key::Session(sid) => {
+        match sid {
+            None => of.changed.store(tick.0, Ordering::Release),
+            Some(sid) => {
                 let mut newest = of.newest.lock().unwrap_or_else(PoisonError::into_inner);
-                newest.written = newest.written.max(Some(*sid));
+                newest.written = newest.written.max(Some(sid));
             }
-            Key::Data(_)
-            | Key::Subject(_)
-            | Key::Index(_)
-            | Key::User(_)
-            | Key::Identifier(_)
-            | Key::Handle(_)
-            | Key::DeniedToken(_)
-            | Key::Throttle(_)
-            | Key::SigningKey(_)
-            | Key::ApiKey(_)
-            | Key::StoreKey
-            | Key::Settings => {}
         }
     }
 
@@ -174,9 +163,9 @@ mod tests {
         assert!(!is_new(5, Some(6)));
         assert!(!is_new(6, None), "what was found once holds");
         assert!(is_new(7, None));
-        known.write(HERE, &Key::Session(sid(9)), Tick(1));
-        known.write(HERE, &Key::Session(sid(8)), Tick(2));
-        known.write(Partition(0), &Key::Session(sid(20)), Tick(3));
+        known.write(HERE, Some(sid(9)), Tick(1));
+        known.write(HERE, Some(sid(8)), Tick(2));
+        known.write(Partition(0), Some(sid(20)), Tick(3));
         assert!(!is_new(8, None) && !is_new(9, None));
         assert!(is_new(10, None));
     }
@@ -196,7 +185,7 @@ mod tests {
         assert!(!is_known(5));
         keep(&known, 5, None);
         assert!(is_known(4) && is_known(5) && is_known(6));
-        known.write(HERE, &Key::Partition, Tick(7));
+        known.write(HERE, None, Tick(7));
         assert!(!is_known(6) && !is_known(8), "it was seen before it changed");
         keep(&known, 8, None);
         assert!(!is_known(6), "that state is from before the change");

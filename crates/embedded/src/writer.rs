@@ -162,8 +162,8 @@ impl Writer {
         let read_only = prepared.checks.len() - prepared.values.len();
         let written = prepared.checks.drain(read_only..);
         for (check, value) in written.zip(prepared.values) {
-            if let Some((partition, key)) = keys::known_name(&check.key) {
-                self.notes.known.write(partition, &key, tick);
+            if let Some((partition, sid)) = keys::known_name(&check.key) {
+                self.notes.known.write(partition, sid, tick);
             }
             match value {
                 Some(mut value) => {

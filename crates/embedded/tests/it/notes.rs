@@ -153,3 +153,17 @@ fn a_log_is_trimmed_to_its_end_in_pieces() {
     assert_eq!(left.len(), 1);
     assert_eq!(trim(4), Some(1));
 }
+
+#[test]
+fn a_clock_that_is_set_back_finds_nothing_due_and_later_all_of_it() {
+    let world = tempfile::tempdir().expect("a directory");
+    let store = open(world.path());
+    let (key, record) = session(700);
+    put(&store, &key, Version::ZERO, record, Review::At(at(1500)));
+    let due = |before| block_on(store.due(HERE, at(before), 9)).expect("what is due");
+    // Everything before this instant was looked through.
+    assert!(due(1000).is_empty());
+    assert!(due(500).is_empty());
+    assert!(due(1000).is_empty());
+    assert_eq!(due(1501), [key]);
+}
