@@ -157,8 +157,7 @@ impl<S: Store> Authority<S> {
     ) -> Result<Proven, Error> {
         let subject = verified.user()?;
         if verified.session.actor.is_some() {
-            let why = "a session opened on behalf of a user can't do this";
-            return Err(Refusal::Forbidden(why).into());
+            return Err(Refusal::ON_BEHALF.into());
         }
         let sid = Some(verified.session.sid);
         let Some(password) = self.presented(password) else {

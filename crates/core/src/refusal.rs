@@ -78,6 +78,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// A session that somebody opened on behalf of a user ends itself only, and proves nothing.
+    pub const ON_BEHALF: Self =
+        Self::Forbidden("a session opened on behalf of a user can't do this");
+
     /// The stable code of the HTTP contract.
     pub const fn code(&self) -> &'static str {
         match self {

@@ -303,10 +303,7 @@ impl Session {
     /// Whoever acts on behalf of a user ends none of the user's own sessions.
     fn refuse_actor(&self) -> Result<(), Error> {
         match self.visit.user()?.actor {
-            Some(_) => {
-                let why = "a session opened on behalf of a user ends itself only";
-                Err(Refusal::Forbidden(why).into())
-            }
+            Some(_) => Err(Refusal::ON_BEHALF.into()),
             None => Ok(()),
         }
     }
