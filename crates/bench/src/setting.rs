@@ -125,14 +125,7 @@ pub async fn open_one<S: Store>(
     delivery: Delivery,
 ) -> Outcome<Opened> {
     let grant = grant(subject, delivery)?;
-    let request = OpenRequest {
-        grant,
-        epoch: None,
-        replaces: None,
-        carry_data: false,
-        idempotency_key: None,
-        data: None,
-    };
+    let request = OpenRequest::new(grant);
     Ok(engine.open_session(request, &Context::system()).await?)
 }
 

@@ -146,14 +146,7 @@ fn sign_in(user: &Subject, label: &str, agent: &str, ip: [u8; 4]) -> OpenRequest
         lifetime: Some(Duration::from_secs(24 * 3600)),
         client,
     };
-    OpenRequest {
-        grant,
-        epoch: None,
-        replaces: None,
-        carry_data: false,
-        idempotency_key: None,
-        data: None,
-    }
+    OpenRequest::new(grant)
 }
 
 /// The tour: prose, and commands indented by four, to be pasted in order into one shell.

@@ -22,14 +22,7 @@ impl World {
     pub async fn welcome(&self, node: &Node) -> Result<Held, Error> {
         let nobody = Grant { subject: None, ..grant_of_nobody() };
         let data = Object::from_iter([(CART.to_owned(), Value::from(1))]);
-        let request = OpenRequest {
-            grant: nobody,
-            epoch: None,
-            replaces: None,
-            carry_data: false,
-            idempotency_key: None,
-            data: Some(data),
-        };
+        let request = OpenRequest { data: Some(data), ..OpenRequest::new(nobody) };
         let opened = node.open_session(request, &operator()).await?;
         let held = self.held_of(&opened);
         self.hold(&held);
@@ -46,12 +39,9 @@ impl World {
         subject: &Subject,
     ) -> Result<Held, Error> {
         let request = OpenRequest {
-            grant: grant(subject, Delivery::Cookie, "succession", 9),
-            epoch: None,
             replaces: Some(visitor.token.to_string()),
             carry_data: true,
-            idempotency_key: None,
-            data: None,
+            ..OpenRequest::new(grant(subject, Delivery::Cookie, "succession", 9))
         };
         let answer = node.open_session(request, &operator()).await;
         let end = self.handle.moment();

@@ -240,13 +240,12 @@ impl<S: Store + 'static> Guard for Local<S> {
     fn open(&self, opening: Opening) -> Answer<'_, (Pass, Issued)> {
         Box::pin(async move {
             let ctx = context(Actor::User(opening.subject.clone()), opening.client.clone());
+            let grant = grant_of(&opening);
             let request = OpenRequest {
-                grant: grant_of(&opening),
-                epoch: None,
                 carry_data: opening.replaces.is_some(),
-                idempotency_key: None,
                 replaces: opening.replaces.map(|old| old.expose().clone()),
                 data: Some(opening.data),
+                ..OpenRequest::new(grant)
             };
             let opened = self.authority.open_session(request, &ctx).await.map_err(fault)?;
             let pass = self.pass(&opened.session, opened.claims.clone(), Way::Cookie);

@@ -33,8 +33,7 @@ pub(super) async fn open(
     mut ask: Ask,
 ) -> Result<Response, Problem> {
     let idempotency_key = idempotency_key(&ask)?.map(str::to_owned);
-    let request = read(ask.members(Need::Required).await?)?;
-    let request = OpenRequest { idempotency_key, ..request };
+    let request = read(idempotency_key, ask.members(Need::Required).await?)?;
     let ctx = ask.context(actor_of(&identity), site.trusted());
     let opened = site.authority.open_session(request, &ctx).await?;
     let mut response = json(StatusCode::CREATED, &Answer::of(&site, &opened));
@@ -43,7 +42,7 @@ pub(super) async fn open(
     Ok(with_durability(response, opened.ended))
 }
 
-fn read(mut members: Members) -> Result<OpenRequest, Problem> {
+fn read(idempotency_key: Option<String>, mut members: Members) -> Result<OpenRequest, Problem> {
     let subject = subject(&mut members)?;
     let replaces = members.opt_text("replaces")?;
     let carry_data = members.opt_bool("carry_data")?.unwrap_or(false);
@@ -70,7 +69,7 @@ fn read(mut members: Members) -> Result<OpenRequest, Problem> {
     };
     let data = members.opt_object("data")?;
     members.finish()?;
-    Ok(OpenRequest { grant, epoch, replaces, carry_data, idempotency_key: None, data })
+    Ok(OpenRequest { grant, epoch, replaces, carry_data, idempotency_key, data })
 }
 
 /// Whose the session will be. It has to be said, even where it is nobody's.
