@@ -497,8 +497,11 @@ impl Guard for Remote {
             let reply = self.inner.asker.ask(Method::GET, &path, None).await?;
             let reply = self.inner.taken(reply).await?;
             let sessions = reply.body.get("sessions").and_then(Value::as_array);
-            let sessions = sessions.ok_or_else(|| fault("its answer can't be read".to_owned()))?;
-            Ok(sessions.iter().filter_map(wire::device).collect())
+            let unreadable = || fault("its answer can't be read".to_owned());
+            // Nobody shall miss a stranger's device in the list because it wasn't understood.
+            let live =
+                sessions.ok_or_else(unreadable)?.iter().filter(|view| !wire::has_ended(view));
+            live.map(|view| wire::device(view).ok_or_else(unreadable)).collect()
         })
     }
 

@@ -44,11 +44,13 @@ pub(crate) fn session(view: &Value) -> Option<(Pass, Kept)> {
     Some((pass, Kept { until: at("expires_at")?, slack: idle / 20 }))
 }
 
-/// A live session of a listing; none: it has ended, or can't be read.
+/// Whether a session of a listing has ended.
+pub(crate) fn has_ended(view: &Value) -> bool {
+    view.get("ended").is_some_and(|ended| !ended.is_null())
+}
+
+/// A session of a listing; none: it can't be read.
 pub(crate) fn device(view: &Value) -> Option<Device> {
-    if view.get("ended").is_some_and(|ended| !ended.is_null()) {
-        return None;
-    }
     let at = |name: &str| view.get(name).and_then(time);
     let client = view.get("client")?;
     let text = |name: &str| client.get(name).and_then(Value::as_str);
