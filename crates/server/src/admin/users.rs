@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use cloakroom::{ApiKeyIdentity, NewPassword, NewUser, UserPatch, UserView};
-use cloakroom_core::limits::IDENTIFIER_BYTES_MAX;
+use cloakroom_core::identifier::Identifier;
 use cloakroom_core::session::Object;
 use hyper::StatusCode;
 use hyper::header::LOCATION;
@@ -25,9 +25,8 @@ pub(super) async fn list(State(site): State<Arc<Site>>, ask: Ask) -> Result<Resp
     let (identifier, limit) = (query.filter("identifier")?, query.limit()?);
     let after = query.text("after");
     query.finish()?;
-    if identifier.as_ref().is_some_and(|text| text.chars().count() > IDENTIFIER_BYTES_MAX) {
-        let why = format!("is longer than any: {IDENTIFIER_BYTES_MAX}");
-        return Err(Problem::invalid_member("identifier", why));
+    if let Some(Err(malformed)) = identifier.as_deref().map(Identifier::parse) {
+        return Err(Problem::invalid_member("identifier", malformed.to_string()));
     }
     let (found, next) = match identifier {
         Some(identifier) => {

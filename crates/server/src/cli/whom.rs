@@ -41,11 +41,16 @@ fn look_for(client: &Client, name: &str) -> Result<Option<String>, Failure> {
     }
     let path = format!("/admin/v1/sessions?limit=1&subject={}", encoded(name));
     let sessions = client.get(&path)?;
-    if sessions["sessions"].as_array().is_some_and(|sessions| !sessions.is_empty()) {
-        return Ok(Some(name.to_owned()));
-    }
-    match Identifier::parse(name) {
-        Ok(_) => user_of(client, name),
-        Err(_) => Ok(None),
+    let is_subject = sessions["sessions"].as_array().is_some_and(|list| !list.is_empty());
+    let user = match Identifier::parse(name) {
+        Ok(_) => user_of(client, name)?,
+        Err(_) => None,
+    };
+    match (is_subject, user) {
+        (true, Some(user)) => Err(Failure::Usage(format!(
+            "{name:?} is a subject with sessions, and the user {user} signs in with it: name the id"
+        ))),
+        (true, None) => Ok(Some(name.to_owned())),
+        (false, user) => Ok(user),
     }
 }
