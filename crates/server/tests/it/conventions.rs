@@ -40,7 +40,7 @@ async fn m3_a_request_id_is_the_clients_own_or_a_fresh_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a14_d12_every_answer_is_uncacheable_and_inert() {
+async fn a14_d12_o2_every_answer_is_uncacheable_and_inert() {
     on_each_store(&[], async |world| {
         world.user(ADA).await;
         let access = world.tokens(ADA).await.text("access_token");

@@ -59,6 +59,7 @@ enum FeedShape<'a> {
         except: Option<Id>,
         #[serde(rename = "why")]
         reason: Reason,
+        #[serde(default)]
         at: Ms,
     },
     #[serde(rename = "denied")]

@@ -119,6 +119,8 @@ fn optional_members_may_be_absent() {
         stored.extend(json.as_bytes());
         assert_eq!(decode(kind, &stored).expect(json).kind(), kind);
     }
+    let raised = br#"{"f":{"raised":{"sub":"a","e":1,"why":"signed_out_everywhere"}}}"#;
+    assert!(decode_entry(&[&[FORMAT], raised.as_slice()].concat()).is_ok());
 }
 
 #[test]
