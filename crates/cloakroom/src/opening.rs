@@ -130,7 +130,8 @@ impl<S: Store> Authority<S> {
             sid = succession.sid;
             ended = succession.durability;
             if succession.subject == grant.subject {
-                // It goes on where that one was: what ends the subject's sessions meanwhile ends it.
+                // It goes on where that one was: what ends the subject's sessions meanwhile ends it
+                // too.
                 epoch = epoch.or(Some(succession.epoch));
             }
             // The old credential alone may be known to somebody else, from before a sign-in that

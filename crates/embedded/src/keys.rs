@@ -34,8 +34,8 @@ pub(crate) fn record_name(bytes: &[u8]) -> Option<Key> {
     name(bytes.get(3..)?)
 }
 
-/// The partition in the key of a record that is worth knowing of, see `known`, and which session's it
-/// is; none: it is the partition's own.
+/// The partition in the key of a record that is worth knowing of, see `known`, and which session's
+/// it is; none: it is the partition's own.
 pub(crate) fn known_name(bytes: &[u8]) -> Option<(Partition, Option<Sid>)> {
     let (head, name) = bytes.split_at_checked(3)?;
     let (kind, rest) = name.split_first()?;

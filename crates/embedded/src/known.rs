@@ -53,8 +53,8 @@ impl Known {
         Self { partitions: (0..partitions).map(|_| OfPartition::default()).collect() }
     }
 
-    /// Notes, before it is published, that the commit of this tick stores a session, or, without one,
-    /// the partition's record.
+    /// Notes, before it is published, that the commit of this tick stores a session, or, without
+    /// one, the partition's record.
     pub(crate) fn write(&self, partition: Partition, sid: Option<Sid>, tick: Tick) {
         let Some(of) = self.of(partition) else { return };
         match sid {
