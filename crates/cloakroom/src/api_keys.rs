@@ -16,6 +16,7 @@ use cloakroom_store::{Batch, Key, Kind, Record, Review, Store, Version};
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
+use crate::listing::page_end;
 use crate::transact::{Decision, Loaded};
 
 /// A key's name, in characters.
@@ -194,16 +195,9 @@ impl<S: Store> Authority<S> {
         let after = after.map(Key::ApiKey);
         let page = self.store.page(Partition::ZERO, Kind::ApiKey, after.as_ref(), limit + 1);
         let found = self.in_time(page).await?;
-        let mut keys: Vec<ApiKeyView> = found
-            .iter()
-            .filter_map(|(_, found)| match &found.record {
-                Record::ApiKey(key) => Some(ApiKeyView::from(key)),
-                _ => None,
-            })
-            .collect();
-        let more = keys.len() > limit;
-        keys.truncate(limit);
-        let next = more.then(|| keys.last().map(|last| last.id)).flatten();
+        let keys = found.iter().filter_map(|(_, found)| found.record.as_api_key());
+        let mut keys: Vec<ApiKeyView> = keys.map(ApiKeyView::from).collect();
+        let next = page_end(&mut keys, limit, |key| key.id);
         Ok((keys, next))
     }
 

@@ -11,8 +11,8 @@ use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::ending::{expect_kin, kin};
+use crate::listing::Listed;
 use crate::transact::{Decision, Loaded, Wanted};
-use crate::verify::Listed;
 
 /// Refuses an object over `max` bytes of JSON; names its largest member.
 pub(crate) fn check_size(object: &Object, max: usize) -> Result<(), Refusal> {

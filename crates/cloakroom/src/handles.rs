@@ -26,9 +26,9 @@ use crate::clock::draw;
 use crate::context::{Context, Error, Unavailable};
 use crate::data::IfMatch;
 use crate::ending::{Closing, Ended, kin};
+use crate::listing::Listed;
 use crate::opening::{Plan, as_conflict};
 use crate::transact::{Decision, Loaded, Wanted};
-use crate::verify::Listed;
 
 /// How many replacements are followed; each moves the pointer, so there is one, or a few at once.
 const HOPS_MAX: usize = 8;
@@ -651,7 +651,7 @@ impl<S: Store> Authority<S> {
         let session = loaded.session(sid).ok_or(Refusal::NotFound)?;
         let subject = loaded.subject_of(session)?;
         Ok(HandleView {
-            session: self.listed(session, subject, Some(loaded.partition()?), loaded.now),
+            session: self.listed(session, subject, loaded.partition()?, loaded.now),
             data: loaded.data(sid).cloned().unwrap_or_default(),
             version: loaded.version(&Key::Data(sid)),
             is_new: false,

@@ -23,6 +23,7 @@ mod figures;
 mod handles;
 mod hashing;
 mod keyring;
+mod listing;
 mod opening;
 mod passwords;
 mod place;
@@ -59,6 +60,7 @@ pub use figures::{
 };
 pub use handles::{Handle, HandlePut, HandleView};
 pub use hashing::{PasswordFigures, PasswordLoad};
+pub use listing::{Listed, SessionPage};
 pub use opening::{AccessToken, Carried, OpenRequest, Opened};
 pub use resets::is_reset_token;
 pub use revocations::{RaisedSubject, Revocations};
@@ -72,7 +74,7 @@ pub use sweep::Swept;
 pub use tokens::Introspection;
 pub use touch::TouchFigures;
 pub use users::{NewPassword, NewUser, UserPage, UserPatch, UserView};
-pub use verify::{Credential, Listed, SessionPage, Verified, Via};
+pub use verify::{Credential, Verified, Via};
 
 pub use cloakroom_core as core;
 pub use cloakroom_store as store;

@@ -21,6 +21,7 @@ use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error, Unavailable};
 use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
+use crate::listing::{not_a_cursor, page_end};
 use crate::passwords::stored_identifier;
 use crate::throttle::{NameHash, pointer_at};
 use crate::transact::{Decision, Loaded, Wanted};
@@ -231,42 +232,22 @@ impl<S: Store> Authority<S> {
     pub async fn users(&self, after: Option<&str>, limit: usize) -> Result<UserPage, Error> {
         let limit = limit.clamp(1, PAGE_MAX);
         let after = after.map(parse_cursor).transpose()?;
-        let (mut partition, mut after) = match after {
-            Some(id) => (self.partition_of(&id).0, Some(Key::User(id))),
-            None => (0, None),
-        };
-        let mut users = Vec::new();
-        while partition < self.store.partitions() && users.len() <= limit {
-            let here = Partition(partition);
-            let want = limit + 1 - users.len();
-            users.extend(self.users_of(here, after.as_ref(), want).await?);
-            partition += 1;
-            after = None;
+        let after = after.map(|id| (self.partition_of(&id), Key::User(id)));
+        let mut found = self.records_after(Kind::User, after, limit + 1, Record::into_user).await?;
+        let next = page_end(&mut found, limit, |user| user.id.to_string());
+        let mut users = Vec::with_capacity(found.len());
+        let home = |user: &User| self.partition_of(&user.id);
+        for here in found.chunk_by(|a, b| home(a) == home(b)) {
+            users.extend(self.views(here).await?);
         }
-        let more = users.len() > limit;
-        users.truncate(limit);
-        let next = more.then(|| users.last().map(|last| last.id.to_string())).flatten();
         Ok(UserPage { users, next })
     }
 
-    async fn users_of(
-        &self,
-        partition: Partition,
-        after: Option<&Key>,
-        want: usize,
-    ) -> Result<Vec<UserView>, Error> {
-        let page = self.in_time(self.store.page(partition, Kind::User, after, want)).await?;
-        let mut users = Vec::with_capacity(page.len());
-        for (_, found) in page {
-            if let Record::User(user) = found.record {
-                users.push(user);
-            }
-        }
-        if users.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Users of one partition as they are shown.
+    async fn views(&self, users: &[User]) -> Result<Vec<UserView>, Error> {
+        let Some(first) = users.first() else { return Ok(Vec::new()) };
         let keys: Vec<Key> = users.iter().map(|user| Key::Subject(user.id.clone())).collect();
-        let loaded = self.load(partition, &keys).await?;
+        let loaded = self.load(self.partition_of(&first.id), &keys).await?;
         users.iter().map(|user| view(user, loaded.subject(&user.id))).collect()
     }
 
@@ -667,8 +648,5 @@ fn parse_identifier(text: &str) -> Result<Identifier, Error> {
 
 fn parse_cursor(text: &str) -> Result<Subject, Error> {
     let is_user_id = text.strip_prefix("usr_").is_some_and(|id| id.parse::<Sid>().is_ok());
-    Subject::parse(text).ok().filter(|_| is_user_id).ok_or_else(|| {
-        let why = "not a cursor of this listing".to_owned();
-        Refusal::InvalidMember { member: "after".into(), why }.into()
-    })
+    Subject::parse(text).ok().filter(|_| is_user_id).ok_or_else(|| not_a_cursor().into())
 }

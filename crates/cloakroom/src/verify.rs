@@ -11,7 +11,7 @@ use cloakroom_core::token::access::AccessClaims;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::token::{Looks, TokenRefusal};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
-use cloakroom_store::{Follow, Key, Kind, Record, Store};
+use cloakroom_store::{Follow, Key, Store};
 
 use crate::authority::Authority;
 use crate::cache::{CachedSession, Meters};
@@ -78,26 +78,6 @@ impl Verified {
     pub fn meters(&self) -> &Meters {
         &self.meters
     }
-}
-
-/// A session as it is listed.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// The session.
-    pub session: Arc<Session>,
-    /// Its claims over its subject's.
-    pub claims: Object,
-    /// Since when and why it is over; none: it lives.
-    pub ending: Option<Ending>,
-}
-
-/// A page of sessions.
-#[derive(Clone, Debug)]
-pub struct SessionPage {
-    /// The sessions.
-    pub sessions: Vec<Listed>,
-    /// Where the next page begins.
-    pub next: Option<String>,
 }
 
 /// A session and all that decides whether it lives.
@@ -353,7 +333,7 @@ impl<S: Store> Authority<S> {
         !grace.is_zero() && self.now().since(self.cache.fresh_at(partition)) < grace
     }
 
-    async fn read(
+    pub(crate) async fn read(
         &self,
         sid: Sid,
         subject: Option<&Subject>,
@@ -390,120 +370,6 @@ impl<S: Store> Authority<S> {
         }
         Ok(Some(Known { session, subject, partition: state, meters, cached: false, denied }))
     }
-
-    /// The live sessions of a subject, newest activity first.
-    pub async fn sessions_of(&self, subject: &Subject) -> Result<Vec<Listed>, Error> {
-        let partition = self.partition_of(subject);
-        let keys = [Key::Index(subject.clone()), Key::Subject(subject.clone()), Key::Partition];
-        let follow = Follow::Sessions { at_least: 1 };
-        let loaded = self.load_following(partition, &keys, follow).await?;
-        let state = loaded.subject(subject);
-        let mut sessions: Vec<Listed> = loaded
-            .index(subject)
-            .iter()
-            .filter_map(|sid| loaded.session(*sid))
-            .map(|session| self.listed(session, state, loaded.partition().ok(), loaded.now))
-            .filter(|listed| listed.ending.is_none())
-            .collect();
-        sessions.sort_by_key(|listed| std::cmp::Reverse(listed.session.last_seen_at));
-        Ok(sessions)
-    }
-
-    pub(crate) fn listed(
-        &self,
-        session: &Session,
-        subject: Option<&SubjectState>,
-        partition: Option<&PartitionState>,
-        now: Timestamp,
-    ) -> Listed {
-        let seen_at = self.cache.session(session.sid).map(|cached| cached.meters.seen_at());
-        let mut session = session.clone();
-        session.last_seen_at = session.last_seen_at.max(seen_at.unwrap_or_default());
-        let state = partition.copied().unwrap_or_default();
-        let ending = session.standing(subject, &state, now).err();
-        Listed { claims: session.effective_claims(subject), session: Arc::new(session), ending }
-    }
-
-    /// A session, live or ended, for as long as its record is kept.
-    pub async fn session(&self, sid: Sid) -> Result<Listed, Error> {
-        let known = self.read(sid, None, None).await?.ok_or(Refusal::NotFound)?;
-        let subject = known.subject.as_deref();
-        Ok(self.listed(&known.session, subject, Some(&known.partition), self.now()))
-    }
-
-    /// A page of sessions, live ones and those whose ending is still kept, by id; one subject's
-    /// or everybody's. `after` is a former page's `next`.
-    pub async fn page_sessions(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-        subject: Option<&Subject>,
-    ) -> Result<SessionPage, Error> {
-        let limit = limit.clamp(1, cloakroom_core::limits::PAGE_MAX);
-        let after = after.map(parse_cursor).transpose()?;
-        if let Some(subject) = subject {
-            return self.page_of_subject(after, limit, subject).await;
-        }
-        let (mut partition, mut after) = match after {
-            Some(sid) => (sid.partition().0, Some(Key::Session(sid))),
-            None => (0, None),
-        };
-        let mut sessions = Vec::new();
-        while partition < self.store.partitions() {
-            let want = limit + 1 - sessions.len();
-            let here = Partition(partition);
-            let page = self.store.page(here, Kind::Session, after.as_ref(), want);
-            for (_, found) in self.in_time(page).await? {
-                if let Record::Session(session) = found.record {
-                    sessions.push(session);
-                }
-            }
-            if sessions.len() > limit {
-                break;
-            }
-            partition += 1;
-            after = None;
-        }
-        let more = sessions.len() > limit;
-        sessions.truncate(limit);
-        let next = more.then(|| sessions.last().map(|last| last.sid.to_string())).flatten();
-        let mut listed = Vec::with_capacity(sessions.len());
-        for session in sessions {
-            listed.push(self.list_one(&session).await?);
-        }
-        Ok(SessionPage { sessions: listed, next })
-    }
-
-    async fn page_of_subject(
-        &self,
-        after: Option<Sid>,
-        limit: usize,
-        subject: &Subject,
-    ) -> Result<SessionPage, Error> {
-        let mut sessions = self.sessions_of(subject).await?;
-        sessions.sort_by_key(|listed| listed.session.sid);
-        sessions.retain(|listed| after.is_none_or(|after| listed.session.sid > after));
-        let more = sessions.len() > limit;
-        sessions.truncate(limit);
-        let next = more.then(|| sessions.last().map(|last| last.session.sid.to_string())).flatten();
-        Ok(SessionPage { sessions, next })
-    }
-
-    async fn list_one(&self, session: &Session) -> Result<Listed, Error> {
-        let partition = session.sid.partition();
-        let mut keys = vec![Key::Partition];
-        keys.extend(session.subject.clone().map(Key::Subject));
-        let loaded = self.load(partition, &keys).await?;
-        let subject = loaded.subject_of(session)?;
-        Ok(self.listed(session, subject, Some(loaded.partition()?), loaded.now))
-    }
-}
-
-fn parse_cursor(text: &str) -> Result<Sid, Error> {
-    text.parse().map_err(|_| {
-        let why = "not a cursor of this listing".to_owned();
-        Refusal::InvalidMember { member: "after".into(), why }.into()
-    })
 }
 
 /// Whether an access token speaks of the session as it is now.

@@ -3,6 +3,7 @@
 mod directory;
 mod handles;
 mod lifecycle;
+mod listing;
 mod resets;
 mod security_events;
 mod security_races;
