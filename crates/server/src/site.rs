@@ -13,14 +13,12 @@ use cloakroom_core::rate::Admission;
 use cloakroom_embedded::DirLock;
 
 use crate::admin::Listeners;
-use crate::any_store::AnyStore;
 use crate::config::{Config, Policies};
 use crate::forward::identity::IdentityHeaders;
 use crate::http::{Ask, Asked, NetworkMeters, QuotaName, RateNote};
-use crate::metrics::{Measured, Metrics};
+use crate::metrics::Metrics;
 use crate::problem::Problem;
-use crate::store_hold::Holdable;
-use crate::store_watch::StoreWatch;
+use crate::store::{NodeStore, StoreWatch};
 use crate::telemetry::Telemetry;
 
 /// The quota that a request of a session counts for.
@@ -35,7 +33,7 @@ pub(crate) enum Meter {
 /// One node: an authority and how it is reached.
 pub struct Site {
     /// The authority.
-    pub authority: Authority<Measured<Holdable<AnyStore>>>,
+    pub authority: Authority<NodeStore>,
     /// What the operator decided.
     pub config: Config,
     /// Makes and names our cookies.
@@ -62,7 +60,7 @@ pub struct Site {
 impl Site {
     /// Puts an authority behind HTTP. `lock`: of the data directory, held as long as this is.
     pub fn new(
-        authority: Authority<Measured<Holdable<AnyStore>>>,
+        authority: Authority<NodeStore>,
         config: Config,
         store_watch: Arc<StoreWatch>,
         lock: Option<DirLock>,

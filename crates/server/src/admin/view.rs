@@ -11,10 +11,10 @@ use hyper::StatusCode;
 use hyper::header::HeaderValue;
 use serde::Serialize;
 
-use crate::public::SessionView;
 use crate::site::Site;
+use crate::view::SessionView;
 
-pub(super) use crate::public::{rfc3339 as time, with_durability};
+pub(super) use crate::view::{rfc3339 as time, with_durability};
 
 /// A session as holders of an API key see it.
 #[derive(Serialize)]

@@ -1,16 +1,19 @@
 //! `cloakroom demo`.
 
+mod example;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
+use example::{PASSWORD, Ports, config, populate, tour};
+
 use super::failure::Failure;
 use super::logs;
 use super::output::{Style, print_json};
 use super::serve::{runtime, started, watch_signals};
-use crate::demo::{PASSWORD, Ports, config, populate, tour};
 use crate::serve::{Running, Signals};
 
 /// The arguments of `cloakroom demo`.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::store_copy::Held;
+use crate::store::copy::Held;
 
 /// The progress of something that goes partition by partition.
 pub(super) struct Progress<'a> {

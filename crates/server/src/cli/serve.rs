@@ -14,7 +14,7 @@ use super::client::Place;
 use super::config::tell;
 use super::failure::Failure;
 use super::logs;
-use super::output::{Style, print_json};
+use super::output::{Style, print_json, quoted};
 use crate::config::{Config, Loaded, Surroundings};
 use crate::serve::{Running, Signals, StartError, start, start_restored};
 
@@ -155,7 +155,7 @@ fn greet(running: &Running, style: Style, out: &mut dyn Write) -> io::Result<()>
 
 /// One line that shows it works.
 fn first_command(admin: &str, key: &Path) -> String {
-    let bearer = format!("-H \"Authorization: Bearer $(cat {})\"", crate::demo::quoted(key));
+    let bearer = format!("-H \"Authorization: Bearer $(cat {})\"", quoted(key));
     match admin.strip_prefix("unix:") {
         Some(path) => {
             format!("curl --unix-socket {path} {bearer} http://localhost/admin/v1/users")

@@ -17,14 +17,12 @@ use super::logs;
 use super::output::{Style, print_json, print_pairs};
 use super::progress::Progress;
 use super::serve::{not_started, runtime};
-use crate::any_store::AnyStore;
 use crate::config::{Config, StoreUrl};
-use crate::public::{durability_name, rfc3339};
 use crate::serve::StartError;
-use crate::serve::store::{Purpose, STORE_DIR, open_at, postgres_settings};
-use crate::store_copy::{self, CopyError, copy};
-use crate::store_hold;
-use crate::store_watch::StoreWatch;
+use crate::store::copy::{self, CopyError, copy};
+use crate::store::open::{Purpose, STORE_DIR, open_at, postgres_settings};
+use crate::store::{AnyStore, StoreWatch, hold};
+use crate::view::{durability_name, rfc3339};
 
 /// The arguments of `cloakroom store`.
 #[derive(Debug, Args)]
@@ -226,7 +224,7 @@ async fn move_all(
     let source = opened(&from, config, config.store.partitions).await?;
     let target = made(&to, config, source.partitions()).await?;
     // What can't be copied holds nobody's writes.
-    store_copy::check(&source, &target).await.map_err(|error| of_copy(&error))?;
+    copy::check(&source, &target).await.map_err(|error| of_copy(&error))?;
     let hold = Hold::take(&source, config, err).await?;
     let mut progress = Progress::new(source.partitions(), err);
     let copying = copy(&source, &target, |done, held| progress.tell(done, held));
@@ -263,8 +261,8 @@ impl<'a> Hold<'a> {
         if !source.is_shared() {
             return Ok(Self { source: None });
         }
-        store_hold::take(source).await.map_err(|error| unreachable(&error))?;
-        let wait = store_hold::LOOK * 2 + config.store.timeout;
+        hold::take(source).await.map_err(|error| unreachable(&error))?;
+        let wait = hold::LOOK * 2 + config.store.timeout;
         let _ = writeln!(err, "nodes refuse writes from now on; waiting for what is under way");
         tokio::time::sleep(wait).await;
         Ok(Self { source: Some(source) })
@@ -277,13 +275,13 @@ impl<'a> Hold<'a> {
         let done = loop {
             tokio::select! {
                 done = &mut work => break done,
-                () = tokio::time::sleep(store_hold::RENEW) => {}
+                () = tokio::time::sleep(hold::RENEW) => {}
             }
-            if let Err(error) = store_hold::take(source).await {
+            if let Err(error) = hold::take(source).await {
                 tracing::warn!(%error, "the source's writes may not be held any more");
             }
         };
-        if let Err(error) = store_hold::release(source).await {
+        if let Err(error) = hold::release(source).await {
             tracing::warn!(%error, "nodes refuse writes for some seconds more");
         }
         done

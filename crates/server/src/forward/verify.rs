@@ -15,9 +15,9 @@ use hyper::header::{ACCEPT, ALLOW, COOKIE, HeaderName, HeaderValue, LOCATION};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, StatusCode};
 
+use crate::gate::{Presented, prove, request_origin};
 use crate::http::{Asked, header};
 use crate::problem::Problem;
-use crate::public::{Presented, prove, request_origin};
 use crate::site::{Meter, Site};
 
 const X_AUTH_COOKIE: HeaderName = HeaderName::from_static("x-auth-cookie");

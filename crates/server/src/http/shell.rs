@@ -31,9 +31,9 @@ use super::watched::Watch;
 use crate::forward::verify;
 use crate::metrics::DoorMeter;
 use crate::problem::{Code, Form, Problem};
-use crate::public::durability_name;
 use crate::site::Site;
 use crate::telemetry::{Answered, RequestSpan};
+use crate::view::durability_name;
 
 /// Which listener a request came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

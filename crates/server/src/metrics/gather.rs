@@ -5,7 +5,7 @@ use cloakroom_core::keys::KeyState;
 use cloakroom_core::types::Timestamp;
 
 use super::family::{Family, Kind, Measure, Value, level_of};
-use super::{process, requests, store};
+use super::{process, requests};
 use crate::site::Site;
 
 /// Reads all metrics of a node.
@@ -18,7 +18,7 @@ pub fn gather(site: &Site) -> Vec<Family> {
     all.extend(refusals(site));
     all.extend(passwords(&figures));
     all.extend(memory(site, &figures));
-    all.extend(store::families(site.authority.store().calls()));
+    all.extend(crate::store::families(site.authority.store().calls()));
     all.extend(commits(site, &figures));
     all.extend(sweeps(&figures));
     all.extend(keys(site));

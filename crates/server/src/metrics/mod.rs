@@ -8,7 +8,6 @@ mod family;
 mod gather;
 mod process;
 mod requests;
-mod store;
 
 use std::sync::Arc;
 
@@ -32,7 +31,6 @@ pub(crate) use counted::{Countable, counted};
 pub use family::{Family, Kind, Measure, Snapshot, Value};
 pub use gather::gather;
 pub use requests::{Connected, DoorMeter, Seen};
-pub use store::{Measured, StoreCalls};
 
 /// The content type of OpenMetrics 1.0.
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -4,17 +4,13 @@ use axum::response::Response;
 use cloakroom::Opened;
 use cloakroom_core::cookie::{CookieKind, OwnCookies};
 use cloakroom_core::session::Delivery;
-use cloakroom_store::Durability;
-use hyper::header::{HeaderName, HeaderValue, SET_COOKIE};
+use hyper::header::{HeaderValue, SET_COOKIE};
 use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use super::view::SessionView;
 use crate::http::json;
 use crate::site::Site;
-
-/// What a store promises about an ending.
-const DURABILITY: HeaderName = HeaderName::from_static("cloakroom-durability");
+use crate::view::{SessionView, with_durability};
 
 /// A sign-in's or a refresh's body: each delivery has its own members.
 #[derive(Serialize)]
@@ -96,23 +92,5 @@ pub(super) fn append_cookie(headers: &mut HeaderMap, line: &str) {
             headers.append(SET_COOKIE, value);
         }
         Err(_) => tracing::error!("a cookie of ours is no header value"),
-    }
-}
-
-/// Says what the store promises about an ending, if there was one.
-pub fn with_durability(mut response: Response, durability: Option<Durability>) -> Response {
-    if let Some(durability) = durability {
-        let value = HeaderValue::from_static(durability_name(durability));
-        response.headers_mut().insert(DURABILITY, value);
-    }
-    response
-}
-
-/// The name of a promise on the wire.
-pub const fn durability_name(durability: Durability) -> &'static str {
-    match durability {
-        Durability::Local => "local",
-        Durability::Replicated => "replicated",
-        Durability::Durable => "durable",
     }
 }

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use super::answer::append_cookie;
-use super::gate::{Bearer, Presented, of_cookies, one, prove, refused_to_nobody};
+use crate::gate::{Bearer, Presented, of_cookies, one, prove, refused_to_nobody};
 use crate::http::{Ask, json};
 use crate::problem::Problem;
 use crate::site::{Meter, Site};

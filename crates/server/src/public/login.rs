@@ -10,7 +10,7 @@ use cloakroom_core::limits::LABEL_CHARS_MAX;
 use cloakroom_core::session::Delivery;
 
 use super::answer::{clear_cookies, cookie_of, credentials};
-use super::gate::{Bearer, Presented, check_sign_in_csrf, one};
+use crate::gate::{Bearer, Presented, check_sign_in_csrf, one};
 use crate::http::{Ask, Members, Need};
 use crate::problem::Problem;
 use crate::site::Site;

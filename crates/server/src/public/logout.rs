@@ -13,13 +13,14 @@ use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::answer::{clear_cookies, with_durability};
-use super::gate::{
+use super::answer::clear_cookies;
+use crate::gate::{
     Bearer, Presented, Rules, actor_of, authenticate, check_csrf, check_provenance, of_cookies, one,
 };
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;
+use crate::view::with_durability;
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 

@@ -2,8 +2,6 @@
 
 mod answer;
 mod csrf;
-mod device;
-mod gate;
 mod login;
 mod logout;
 mod oauth;
@@ -12,19 +10,15 @@ mod refresh;
 mod register;
 mod sessions;
 mod standard;
-mod view;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post};
 
-pub use answer::{durability_name, with_durability};
-pub(crate) use gate::{Presented, prove, request_origin};
 pub(crate) use refresh::idempotency_key;
 pub use standard::standard_routes;
 pub(crate) use standard::standard_templates;
-pub use view::{SessionView, rfc3339};
 
 use crate::config::Config;
 use crate::site::Site;

@@ -20,12 +20,12 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value, json as value};
 
-use super::answer::with_durability;
-use super::gate::{Bearer, refused_to_nobody};
 use super::refresh::exchange;
+use crate::gate::{Bearer, refused_to_nobody};
 use crate::http::{Ask, json};
 use crate::problem::{Code, Problem};
 use crate::site::Site;
+use crate::view::with_durability;
 
 /// The scope that an API key needs to introspect; `admin` is all scopes.
 const INTROSPECT: &str = "sessions:read";

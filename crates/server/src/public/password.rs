@@ -10,11 +10,11 @@ use hyper::StatusCode;
 use serde_json::json as object;
 
 use super::answer::credentials;
-use super::gate::{Rules, actor_of, authenticate};
-use super::with_durability;
+use crate::gate::{Rules, actor_of, authenticate};
 use crate::http::{Ask, Members, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;
+use crate::view::with_durability;
 
 /// Lets the user of a session prove again who they are.
 pub(super) async fn reauthenticate(

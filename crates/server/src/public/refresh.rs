@@ -16,13 +16,13 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use super::answer::credentials;
-use super::gate::{
+use crate::gate::{
     Bearer, Meter, Presented, Rules, authenticate, check_csrf, prove, refused_to_nobody,
 };
-use super::view::SessionView;
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;
+use crate::view::SessionView;
 
 /// Exchanges a refresh token for its successor, or slides a session cookie.
 ///

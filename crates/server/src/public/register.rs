@@ -8,8 +8,8 @@ use cloakroom_core::event::Actor;
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::gate::check_sign_in_csrf;
 use super::sessions::UserName;
+use crate::gate::check_sign_in_csrf;
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;

@@ -11,13 +11,13 @@ use cloakroom_core::types::{Sid, Subject};
 use hyper::StatusCode;
 use serde::Serialize;
 
-use super::answer::with_durability;
-use super::gate::{Meter, Nobody, Presented, Rules, actor_of, authenticate};
 use super::logout::signed_out;
-use super::view::SessionView;
+use crate::gate::{Meter, Nobody, Presented, Rules, actor_of, authenticate};
 use crate::http::{Ask, json};
 use crate::problem::Problem;
 use crate::site::Site;
+use crate::view::SessionView;
+use crate::view::with_durability;
 
 #[derive(Serialize)]
 struct Current<'a> {

@@ -15,7 +15,7 @@ use super::{Place, oauth};
 use crate::http::json;
 use crate::problem::{Code, Problem};
 use crate::site::Site;
-use crate::store_watch::DRIFT_MAX;
+use crate::store::DRIFT_MAX;
 
 /// The endpoints of section 7 of the HTTP contract.
 static STANDARD: [Place; 7] = [
@@ -91,7 +91,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
     let mut body = object!({
         "status": "ready",
         "store": store.name(),
-        "durability": super::durability_name(watch.promise()),
+        "durability": crate::view::durability_name(watch.promise()),
     });
     if store.is_shared() {
         body["store_clock_ahead_ms"] = watch.ahead_ms().into();

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::metrics::counted;
 use crate::site::Site;
-use crate::store_hold;
+use crate::store::hold;
 
 counted! {
     /// A piece of work that comes round again and again; its name is that in metrics.
@@ -59,7 +59,7 @@ impl Chore {
             Self::SampleStats => Duration::from_secs(10),
             Self::Sweep => site.config.sweep.interval,
             Self::Follow => Duration::from_millis(500),
-            Self::WatchHold => store_hold::LOOK,
+            Self::WatchHold => hold::LOOK,
             Self::WatchStore => Duration::from_secs(10),
         }
     }

@@ -5,7 +5,6 @@ mod connection;
 mod listen;
 mod restored;
 mod signals;
-pub(crate) mod store;
 pub(crate) mod tls;
 
 use std::io;
@@ -24,12 +23,10 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::http::{Door, Shell};
-use crate::metrics::Measured;
 use crate::node_files::{self, NodeFilesError};
 use crate::site::Site;
-use crate::store_hold::Holdable;
-use crate::store_watch::{StoreClock, StoreWatch};
-use crate::{admin, public, settings, store_copy};
+use crate::store::{Holdable, Measured, StoreClock, StoreWatch, copy, open as store};
+use crate::{admin, public, settings};
 
 pub(crate) use background::Chore;
 pub use listen::Address;
@@ -223,7 +220,7 @@ pub(crate) async fn open(config: Config) -> Result<Site, StartError> {
              `appendfsync` in docs/operate/redis.md"
         );
     }
-    if store_copy::is_unfinished(&store).await.map_err(OpenError::Store)? {
+    if copy::is_unfinished(&store).await.map_err(OpenError::Store)? {
         return Err(StartError::UnfinishedCopy);
     }
     let settings = settings::of_config(&config, store.is_shared())?;

@@ -20,7 +20,7 @@ pub(super) async fn begin_anew(site: &Site) -> Result<(), Error> {
         tracing::warn!("the store may lose this with a failure of its own");
     }
     tracing::info!(
-        ended_before = %crate::public::rfc3339(before),
+        ended_before = %crate::view::rfc3339(before),
         keys = records.len(),
         "restored: every session has ended, every signing key is new"
     );

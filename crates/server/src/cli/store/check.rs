@@ -11,11 +11,11 @@ use super::super::failure::Failure;
 use super::super::output::{Style, Table, counted, print_json};
 use super::super::progress::Progress;
 use super::{opened, unreachable};
-use crate::any_store::AnyStore;
 use crate::config::Config;
 use crate::serve::StartError;
-use crate::store_check::{Check, Fault, Found};
-use crate::store_copy::{Held, is_unfinished};
+use crate::store::AnyStore;
+use crate::store::check::{Check, Fault, Found};
+use crate::store::copy::{Held, is_unfinished};
 
 /// Findings that are shown one by one; the rest is counted.
 const SHOWN: usize = 50;

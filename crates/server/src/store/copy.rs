@@ -1,6 +1,6 @@
 //! Everything of one store into another, record by record and entry by entry.
 //!
-//! Nobody may write to the source meanwhile (see [`crate::store_hold`]), and nobody may use the
+//! Nobody may write to the source meanwhile (see [`crate::store::hold`]), and nobody may use the
 //! target before it is whole: what makes a store one, its key and settings, is copied last. A copy
 //! that was interrupted goes on where it was: records that are there stay, entries that are there
 //! are counted and passed over.
@@ -14,7 +14,7 @@ use cloakroom_store::{
     Versioned,
 };
 
-use crate::store_hold;
+use super::hold;
 
 /// Why a copy stops.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +209,7 @@ async fn copy_kind<S: Store, T: Store>(
         let page = source.page(partition, kind, after.as_ref(), PAGE).await;
         let page = page.map_err(CopyError::Source)?;
         let (last, is_full) = (page.last().map(|(key, _)| key.clone()), page.len() == PAGE);
-        let page = page.into_iter().filter(|(key, _)| *key != store_hold::key()).collect();
+        let page = page.into_iter().filter(|(key, _)| *key != hold::key()).collect();
         let missing = missing(target, partition, page).await.map_err(CopyError::Target)?;
         if !missing.is_empty() {
             let mut batch = Batch::default();
@@ -301,7 +301,7 @@ async fn held<S: Store>(store: &S, partition: Partition) -> Result<Held, StoreEr
         let mut after = None;
         loop {
             let page = store.page(partition, kind, after.as_ref(), PAGE).await?;
-            let copied = page.iter().filter(|(key, _)| *key != store_hold::key());
+            let copied = page.iter().filter(|(key, _)| *key != hold::key());
             copied.for_each(|(key, found)| held.record(key, &found.record));
             if page.len() < PAGE {
                 break;
@@ -443,10 +443,10 @@ mod tests {
     #[tokio::test]
     async fn the_lease_of_the_copier_stays_behind() {
         let (source, target) = (filled().await, memory());
-        store_hold::take(&source).await.expect("taken");
+        hold::take(&source).await.expect("taken");
         let copied = copy(&source, &target, |_, _| {}).await.expect("copied");
         assert_eq!((copied.records, copied.entries), (903, 9));
-        let there = target.load(Partition::ZERO, &[store_hold::key()]).await.expect("read");
+        let there = target.load(Partition::ZERO, &[hold::key()]).await.expect("read");
         assert!(there[0].is_none());
     }
 

@@ -46,16 +46,16 @@ impl<'a> Presented<'a> {
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// What limits the session; none: its network is limited.
-    pub(super) meter: Option<Meter>,
+    pub(crate) meter: Option<Meter>,
     /// Whether a session before any sign-in may come in.
-    pub(super) nobody: Nobody,
+    pub(crate) nobody: Nobody,
 }
 
 /// What becomes of an anonymous session.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Nobody {
+pub(crate) enum Nobody {
     /// It is shown.
     Shown,
     /// It is nobody: 401.
@@ -64,16 +64,16 @@ pub(super) enum Nobody {
 
 impl Rules {
     /// What most routes ask: a user, counted by `limit.session`.
-    pub(super) const USER: Self = Self { meter: Some(Meter::Session), nobody: Nobody::Refused };
+    pub(crate) const USER: Self = Self { meter: Some(Meter::Session), nobody: Nobody::Refused };
     /// To sign out everywhere: a thief who spends what a session may ask for must not hinder it.
-    pub(super) const SIGN_OUT: Self = Self { meter: None, nobody: Nobody::Refused };
+    pub(crate) const SIGN_OUT: Self = Self { meter: None, nobody: Nobody::Refused };
 }
 
 /// The whole chain: a live session whose request may go on to its handler, or why not.
 ///
 /// A bearer token decides where there is one, good or bad: falling back to a cookie would let
 /// whoever can add a header choose who is asking.
-pub(super) async fn authenticate(
+pub(crate) async fn authenticate(
     site: &Site,
     ask: &Ask,
     rules: Rules,
@@ -120,7 +120,7 @@ pub(crate) async fn prove(site: &Site, presented: &Presented<'_>) -> Result<Veri
 ///
 /// For the places that take an anonymous session, and a `split` page that was reloaded and has
 /// nothing but its refresh cookie.
-pub(super) async fn of_cookies(
+pub(crate) async fn of_cookies(
     site: &Site,
     cookies: &OwnCookies<'_>,
 ) -> Result<Option<Verified>, Problem> {
@@ -136,7 +136,7 @@ pub(super) async fn of_cookies(
     Ok(None)
 }
 
-pub(super) fn one<T>(given: Given<T>) -> Option<T> {
+pub(crate) fn one<T>(given: Given<T>) -> Option<T> {
     match given {
         Given::One(value) => Some(value),
         Given::Absent | Given::Several => None,
@@ -144,7 +144,7 @@ pub(super) fn one<T>(given: Given<T>) -> Option<T> {
 }
 
 /// Why nobody gets in: counted for the network first, and perhaps refused for that alone.
-pub(super) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem {
+pub(crate) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem {
     match error {
         Error::Refused(_) => site.admit_network(ask).err().unwrap_or_else(|| error.into()),
         Error::Unavailable(_) | Error::Overloaded => error.into(),
@@ -152,7 +152,7 @@ pub(super) fn refused_to_nobody(site: &Site, ask: &Ask, error: Error) -> Problem
 }
 
 /// Section 5 of the contract for a request that one of our cookies authenticates.
-pub(super) fn check_csrf(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
+pub(crate) fn check_csrf(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem> {
     match check_provenance(site, ask)? {
         NextStep::Passed => Ok(()),
         NextStep::Token => {
@@ -162,14 +162,14 @@ pub(super) fn check_csrf(site: &Site, ask: &Ask, sid: Sid) -> Result<(), Problem
 }
 
 /// Steps 1 to 3 alone.
-pub(super) fn check_provenance(site: &Site, ask: &Ask) -> Result<NextStep, Problem> {
+pub(crate) fn check_provenance(site: &Site, ask: &Ask) -> Result<NextStep, Problem> {
     let method = MethodClass::of(ask.method().as_str());
     Ok(check_origin(request_origin(ask.headers(), method), site.csrf_rules())?)
 }
 
 /// The same for a sign-in, which may come with no session at all: its token is then bound to the
 /// `csrf` cookie, so that nobody can sign a victim's browser in as somebody else.
-pub(super) async fn check_sign_in_csrf(site: &Site, ask: &Ask) -> Result<(), Problem> {
+pub(crate) async fn check_sign_in_csrf(site: &Site, ask: &Ask) -> Result<(), Problem> {
     let method = MethodClass::of(ask.method().as_str());
     let origin = request_origin(ask.headers(), method);
     let any_cookie = ask.headers().contains_key(COOKIE);
@@ -198,6 +198,6 @@ fn check_pre_token(site: &Site, ask: &Ask, cookie: Given<&str>) -> Result<(), Cs
 }
 
 /// Who acts in a request of this session.
-pub(super) fn actor_of(verified: &Verified) -> Actor {
+pub(crate) fn actor_of(verified: &Verified) -> Actor {
     Actor::User(verified.session.subject.clone())
 }

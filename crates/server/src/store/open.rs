@@ -13,10 +13,10 @@ use cloakroom_store::StoreError;
 use cloakroom_store::memory::MemoryStore;
 use tokio::time::Instant;
 
-use super::StartError;
-use crate::any_store::AnyStore;
+use super::AnyStore;
 use crate::config::{Config, StoreUrl};
 use crate::node_files;
+use crate::serve::StartError;
 
 /// The embedded store's folder in the data directory.
 pub(crate) const STORE_DIR: &str = "store";
@@ -24,7 +24,7 @@ pub(crate) const STORE_DIR: &str = "store";
 /// Opens the store that the configuration names, and keeps the data directory for this process.
 ///
 /// An embedded store keeps its directory by itself.
-pub(super) async fn open(config: &Config) -> Result<(AnyStore, Option<DirLock>), StartError> {
+pub(crate) async fn open(config: &Config) -> Result<(AnyStore, Option<DirLock>), StartError> {
     let url = &config.store.url;
     let lock = if url.is_embedded() {
         None
@@ -85,7 +85,7 @@ pub(crate) async fn open_at(
 }
 
 /// Asks a store that was just opened: it may be in the middle of a failover.
-pub(super) async fn patiently<T>(
+pub(crate) async fn patiently<T>(
     ask: impl AsyncFn() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     AT_START.with(ask, |error| matches!(error, StoreError::Unavailable(_))).await

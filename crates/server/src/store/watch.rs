@@ -10,7 +10,7 @@ use cloakroom::{Clock, SystemClock};
 use cloakroom_core::types::Timestamp;
 use cloakroom_store::{Durability, Store, StoreError};
 
-use crate::any_store::AnyStore;
+use super::AnyStore;
 
 /// A node whose clock is further than this from the store's isn't ready.
 pub const DRIFT_MAX: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use cloakroom_store::{
     Batch, Commit, Follow, Found, Key, Kind, Log, Logged, Store, StoreError, Tick, Versioned,
 };
 
-use super::family::{Family, Value};
+use crate::metrics::{Family, Value};
 use crate::telemetry;
 
 /// What is asked of a store.
@@ -71,7 +71,7 @@ impl<S> Measured<S> {
     }
 
     /// What was counted.
-    pub(super) fn calls(&self) -> &StoreCalls {
+    pub(crate) fn calls(&self) -> &StoreCalls {
         &self.calls
     }
 }
@@ -142,7 +142,7 @@ const fn place_of(fault: &StoreError) -> usize {
 }
 
 /// The metrics of a store's calls.
-pub(super) fn families(calls: &StoreCalls) -> Vec<Family> {
+pub(crate) fn families(calls: &StoreCalls) -> Vec<Family> {
     let mut spans = Family::spans(
         "cloakroom_store_call_duration",
         "How long calls to the store took, failed and abandoned ones included",

@@ -12,6 +12,7 @@ use cloakroom::{Authority, Context, Error, NewPassword, NewUser, OpenRequest};
 use cloakroom_core::session::{Client, Delivery, Grant, Object};
 use cloakroom_core::types::{Secret, Subject};
 
+use crate::cli::output::quoted;
 use crate::config::{Config, Flags, Loaded, Problems, Surroundings};
 
 /// The password of the demonstration's users. The listeners are on loopback, and the users are
@@ -216,13 +217,6 @@ Paste these into another terminal, in order.
 "#
     );
     text
-}
-
-/// A path as a shell takes it back.
-pub(crate) fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]
