@@ -7,15 +7,19 @@ use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Ending, Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid, Timestamp};
 use cloakroom_store::{Batch, Follow, Key, Log, Record, Review, Store, Version};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
-use crate::ending::kin;
 use crate::opening::ended_feed;
 use crate::transact::{Decision, Loaded, Wanted};
 
 /// Records looked at, and log entries trimmed, at a time.
 const BATCH: usize = 128;
+
+/// Partitions that are cleaned up at once: commits of different partitions share a flush of the
+/// store's disk, and half of the connections are left to requests (`store.pool` is 16).
+const AT_ONCE: usize = 8;
 
 /// What a clean-up did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,9 +50,11 @@ impl<S: Store> Authority<S> {
     }
 
     async fn sweep_all(&self) -> Result<Swept, Error> {
+        let partitions = stream::iter((0..self.store.partitions()).map(Partition));
+        let sweeps = partitions.map(|partition| self.sweep_partition(partition));
+        let mut sweeps = sweeps.buffer_unordered(AT_ONCE);
         let mut swept = Swept::default();
-        for number in 0..self.store.partitions() {
-            let here = self.sweep_partition(Partition(number)).await?;
+        while let Some(here) = sweeps.try_next().await? {
             swept.ended += here.ended;
             swept.removed += here.removed;
             swept.trimmed += here.trimmed;
@@ -150,9 +156,6 @@ impl<S: Store> Authority<S> {
         } else {
             now
         };
-        if let Some(missing) = kin(session, loaded) {
-            return Ok(Decision::Load(missing));
-        }
         let subject = loaded.subject_of(session)?;
         let version = loaded.version(&key);
         let mut batch = Batch::default();

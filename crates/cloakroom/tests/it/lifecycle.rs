@@ -1,12 +1,15 @@
 //! Opening, verifying, refreshing and ending, as a caller of the engine sees them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cloakroom::core::event::EventKind;
 use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
-use cloakroom::core::types::Sid;
+use cloakroom::core::types::{Sid, Subject};
+use cloakroom::store::faulty::{Call, Fault, Faulty};
+use cloakroom::store::memory::MemoryStore;
 use cloakroom::store::{Key, Record, Store};
 use cloakroom::{
     ApiKeyIdentity, Credential, IfMatch, NewApiKey, OnLimit, OpenRequest, Opened, Settings,
@@ -282,6 +285,40 @@ async fn the_sweep_removes_only_what_is_refused_and_keeps_the_reason() {
     let gone = world.authority.session(idle.session.sid).await;
     assert_eq!(refusal(gone), Refusal::NotFound);
     assert_eq!(world.count_events(EventKind::SessionEnded).await, 1);
+}
+
+#[tokio::test]
+async fn a_sweep_takes_partitions_side_by_side_and_only_so_many() {
+    let world = World::new().await;
+    let clock = Arc::clone(&world.clock);
+    let store = MemoryStore::new(32, move || cloakroom::Clock::now(&*clock));
+    let plan = |call: Call<'_>| {
+        let there = if matches!(call, Call::Due(_)) { SECOND } else { std::time::Duration::ZERO };
+        Fault { there, ..Fault::NONE }
+    };
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let pause = move |_| -> cloakroom::store::faulty::Wait {
+        let (now, most) = (Arc::clone(&now), Arc::clone(&seen));
+        Box::pin(async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            // The others get as far as this.
+            for _ in 0..64 {
+                tokio::task::yield_now().await;
+            }
+            now.fetch_sub(1, Ordering::SeqCst);
+        })
+    };
+    let node = node(Faulty::new(store, plan, pause), &world, settings()).await;
+    let mut opened = Vec::new();
+    for number in 0..64 {
+        let subject = Subject::parse(&format!("user{number}")).expect("a subject");
+        let asked = request(Grant { subject: Some(subject), ..grant(Delivery::Cookie) });
+        opened.push(node.open_session(asked, &ctx()).await.expect("opened"));
+    }
+    world.advance(DAY + HOUR);
+    assert_eq!(node.sweep().await.expect("swept").ended, opened.len());
+    assert_eq!(most.load(Ordering::SeqCst), 8, "partitions at once");
 }
 
 #[tokio::test]
