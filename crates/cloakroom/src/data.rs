@@ -10,7 +10,7 @@ use cloakroom_store::{Batch, Follow, Key, Record, Review, Store, StoreError, Ver
 use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::context::{Context, Error};
-use crate::ending::{expect_kin, kin};
+use crate::ending::expect_kin;
 use crate::transact::{Decision, Loaded, Wanted};
 
 /// A session's data and its version.
@@ -141,9 +141,6 @@ impl<S: Store> Authority<S> {
         let keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
         let judged = |loaded: &Loaded| {
             let session = loaded.session(sid).ok_or(Refusal::NotFound)?;
-            if let Some(missing) = kin(session, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             if let Some(ending) = self.ending_of(session, loaded)? {
                 return Err(Refusal::SessionEnded(ending.reason).into());
             }

@@ -146,9 +146,6 @@ impl<S: Store> Authority<S> {
         let wanted = Wanted::following(ending_keys(sid), Follow::SubjectAndIndex);
         let decide = |loaded: &Loaded| {
             let Some(session) = loaded.session(sid) else { return Ok(Decision::Done(false)) };
-            if let Some(missing) = kin(session, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             let subject = loaded.subject_of(session)?;
             let standing = session.standing(subject, loaded.partition()?, loaded.now);
             if let Err(ending) = standing {
@@ -350,9 +347,6 @@ impl<S: Store> Authority<S> {
         let partition = self.partition_of(subject);
         let keys = vec![Key::Partition, Key::Subject(subject.clone()), Key::Index(subject.clone())];
         let decide = |loaded: &Loaded| {
-            if let Some(missing) = unloaded_sessions(subject, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             let known = loaded.subject(subject);
             if lost.is_some_and(|lost| known.is_some_and(|known| known.was_raised_at(lost.at))) {
                 return Ok(Decision::Done(0));
@@ -558,14 +552,6 @@ fn ending_keys(sid: Sid) -> Vec<Key> {
     vec![Key::Partition, Key::Session(sid), Key::Data(sid)]
 }
 
-/// The records beside a session's own that an ending needs, where they aren't loaded.
-pub(crate) fn kin(session: &Session, loaded: &Loaded) -> Option<Vec<Key>> {
-    let subject = session.subject.as_ref()?;
-    let keys = [Key::Subject(subject.clone()), Key::Index(subject.clone())];
-    let missing: Vec<Key> = keys.into_iter().filter(|key| !loaded.has(key)).collect();
-    (!missing.is_empty()).then_some(missing)
-}
-
 /// Expects the epochs as they were read: a sign-out everywhere that was acknowledged meanwhile
 /// wins over a write.
 pub(crate) fn expect_kin(batch: &mut Batch, session: Option<&Session>, loaded: &Loaded) {
@@ -575,12 +561,4 @@ pub(crate) fn expect_kin(batch: &mut Batch, session: Option<&Session>, loaded: &
         let version = loaded.version(&key);
         batch.expect(key, version);
     }
-}
-
-/// The sessions of a subject's index that aren't loaded.
-pub(crate) fn unloaded_sessions(subject: &Subject, loaded: &Loaded) -> Option<Vec<Key>> {
-    let sids = loaded.index(subject).iter();
-    let missing: Vec<Key> =
-        sids.map(|sid| Key::Session(*sid)).filter(|key| !loaded.has(key)).collect();
-    (!missing.is_empty()).then_some(missing)
 }

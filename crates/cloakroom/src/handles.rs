@@ -25,7 +25,7 @@ use crate::claims::check_size;
 use crate::clock::draw;
 use crate::context::{Context, Error, Unavailable};
 use crate::data::IfMatch;
-use crate::ending::{Closing, Ended, kin};
+use crate::ending::{Closing, Ended};
 use crate::listing::Listed;
 use crate::opening::{Plan, as_conflict};
 use crate::transact::{Decision, Loaded, Wanted};
@@ -525,9 +525,6 @@ impl<S: Store> Authority<S> {
         let keys = vec![Key::Partition, Key::Session(old), Key::Data(old)];
         let decide = |loaded: &Loaded| {
             let session = loaded.session(old).ok_or(Refusal::NotFound)?;
-            if let Some(missing) = kin(session, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             if self.ending_of(session, loaded)?.is_some() {
                 let ours = matches!(session.lifecycle, Lifecycle::Ended(ending)
                     if ending.successor == Some(new));
@@ -571,9 +568,6 @@ impl<S: Store> Authority<S> {
         let mut tried = false;
         let decide = |loaded: &Loaded| {
             let Some(session) = loaded.session(sid) else { return Ok(Decision::Done(false)) };
-            if let Some(missing) = kin(session, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             let is_live = self.ending_of(session, loaded)?.is_none();
             let is_whose = put.subject.is_none() || put.subject == session.subject;
             if !is_live || !is_whose {

@@ -18,7 +18,7 @@ use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::clock::draw;
 use crate::context::{Context, Error};
-use crate::ending::{Closing, kin};
+use crate::ending::Closing;
 use crate::refreshing::check_idempotency_key;
 use crate::settings::OnLimit;
 use crate::signin::Ticket;
@@ -301,9 +301,7 @@ impl<S: Store> Authority<S> {
                     batch.put(key, version, new, Review::Never)
                 }
             };
-            if let Some(missing) = self.enter_index(&mut batch, subject, &session, loaded, ctx)? {
-                return Ok(Decision::Load(missing));
-            }
+            self.enter_index(&mut batch, subject, &session, loaded, ctx)?;
         }
         let review = Review::At(session.refused_from());
         let key = Key::Session(session.sid);
@@ -318,7 +316,7 @@ impl<S: Store> Authority<S> {
         Ok(Decision::Commit(batch, (session, token, record)))
     }
 
-    /// Enters a session into its subject's index, within the bound. Says which records it lacks.
+    /// Enters a session into its subject's index, within the bound.
     fn enter_index(
         &self,
         batch: &mut Batch,
@@ -326,20 +324,15 @@ impl<S: Store> Authority<S> {
         session: &Session,
         loaded: &Loaded,
         ctx: &Context,
-    ) -> Result<Option<Vec<Key>>, Error> {
+    ) -> Result<(), Error> {
         let key = Key::Index(subject.clone());
         let mut sids = loaded.index(subject).to_vec();
         if sids.len() >= self.settings.max_per_subject {
-            let missing: Vec<Key> =
-                sids.iter().map(|sid| Key::Session(*sid)).filter(|key| !loaded.has(key)).collect();
-            if !missing.is_empty() {
-                return Ok(Some(missing));
-            }
             sids = self.make_room(batch, subject, loaded, ctx)?;
         }
         sids.push(session.sid);
         batch.put(key.clone(), loaded.version(&key), Record::Index(sids), Review::Never);
-        Ok(None)
+        Ok(())
     }
 
     /// Ends the sessions used least recently until one more may live; says which still do.
@@ -490,9 +483,6 @@ impl<S: Store> Authority<S> {
             let session = loaded.session(old.sid).ok_or(Refusal::TokenInvalid)?;
             if !session.proves(old) {
                 return Err(Refusal::TokenInvalid.into());
-            }
-            if let Some(missing) = kin(session, loaded) {
-                return Ok(Decision::Load(missing));
             }
             let data = loaded.data(old.sid).cloned().unwrap_or_default();
             let former = (session.subject.clone(), session.subject_epoch, data);

@@ -16,7 +16,7 @@ use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error, Unavailable};
-use crate::ending::{Raise, durability, unloaded_sessions};
+use crate::ending::{Raise, durability};
 use crate::opening::Opened;
 use crate::signin::{ACR_PASSWORD, AMR_PASSWORD, Proven, Ticket};
 use crate::throttle::NameHash;
@@ -96,9 +96,6 @@ impl<S: Store> Authority<S> {
         ];
         let wanted = Wanted::following(keys, Follow::Sessions { at_least: 1 });
         let decide = |loaded: &Loaded| {
-            if let Some(missing) = unloaded_sessions(subject, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             if let Some(stepped) = own_step(&step, loaded) {
                 return Ok(Decision::Done(stepped));
             }

@@ -15,7 +15,6 @@ use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
-use crate::ending::kin;
 use crate::figures::RefreshOutcome;
 use crate::opening::Opened;
 use crate::stats::Stat;
@@ -130,9 +129,6 @@ impl<S: Store> Authority<S> {
         let Holder::Refresh(state) = &session.holder else {
             return Err(Refusal::TokenInvalid.into());
         };
-        if let Some(missing) = kin(session, loaded) {
-            return Ok(Decision::Load(missing));
-        }
         let subject = loaded.subject_of(session)?;
         if let Some(ending) = self.ending_of(session, loaded)? {
             // Why it ended is told to whoever holds a genuine token of it, and to nobody else.

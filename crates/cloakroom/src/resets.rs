@@ -14,7 +14,7 @@ use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
-use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
+use crate::ending::{EndedMany, Raise, durability};
 use crate::passwords::stored_identifier;
 use crate::transact::{Decision, Loaded, Wanted};
 use crate::users::user_keys;
@@ -97,9 +97,6 @@ impl<S: Store> Authority<S> {
             }
             if !holds(user, &presented, loaded) {
                 return Err(INVALID.into());
-            }
-            if let Some(missing) = unloaded_sessions(id, loaded) {
-                return Ok(Decision::Load(missing));
             }
             let at = loaded.now;
             let mut batch = Batch::default();

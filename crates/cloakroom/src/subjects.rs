@@ -12,7 +12,7 @@ use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store, Ver
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
-use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
+use crate::ending::{EndedMany, Raise, durability};
 use crate::throttle::NameHash;
 use crate::transact::{Decision, Loaded, Wanted};
 use crate::users::user_keys;
@@ -58,12 +58,7 @@ impl<S: Store> Authority<S> {
         if let Some(claims) = &patch.claims {
             self.check_patch(claims)?;
         }
-        let decide = |loaded: &Loaded| {
-            if let Some(missing) = unloaded_sessions(subject, loaded) {
-                return Ok(Decision::Load(missing));
-            }
-            self.decide_patch(subject, &patch, loaded, ctx)
-        };
+        let decide = |loaded: &Loaded| self.decide_patch(subject, &patch, loaded, ctx);
         let wanted = Wanted::following(user_keys(subject), Follow::Sessions { at_least: 1 });
         let (state, committed) = self.transact(self.partition_of(subject), wanted, decide).await?;
         let live_sessions = self.sessions_of(subject).await?.len();

@@ -12,6 +12,8 @@ use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Object, Session};
 use cloakroom_core::subject::{PartitionState, SubjectState, User};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
+#[cfg(feature = "mutants")]
+use cloakroom_store::Found;
 use cloakroom_store::{
     Batch, Commit, Committed, Entry, Follow, Key, Record, Store, StoreError, Version, Versioned,
 };
@@ -208,8 +210,6 @@ impl<S: Store> Authority<S> {
         mut decide: impl FnMut(&Loaded) -> Result<Decision<T>, Error> + Send,
     ) -> Result<(T, Option<Committed>), Error> {
         let Wanted { keys, follow } = wanted.into();
-        #[cfg(feature = "mutants")]
-        let follow = if active(Mutant::TwoInstants) { Follow::Nothing } else { follow };
         let deadline = self.now().plus(self.settings.store_timeout);
         let mut backoff = BACKOFF_FIRST;
         let mut in_doubt = false;
@@ -233,12 +233,6 @@ impl<S: Store> Authority<S> {
                     Decision::Load(more) => {
                         // All of it, so that it is one state: records of two instants may
                         // contradict each other, and "it is over already" would be wrong.
-                        #[cfg(feature = "mutants")]
-                        if active(Mutant::TwoInstants) {
-                            let more = self.load_until(partition, &more, follow, deadline).await?;
-                            loaded.records.extend(more.records);
-                            continue;
-                        }
                         let mut keys: Vec<Key> = loaded.records.into_keys().collect();
                         keys.extend(more);
                         loaded = self.load_until(partition, &keys, follow, deadline).await?;
@@ -278,10 +272,30 @@ impl<S: Store> Authority<S> {
         deadline: Timestamp,
     ) -> Result<Loaded, Error> {
         let load = self.store.load_following(partition, keys, follow);
+        #[cfg(feature = "mutants")]
+        let load = self.load_mutant(partition, keys, follow, load);
         let found = self.within(deadline, load).await??;
         let asked = keys.iter().cloned().zip(found.asked);
         let records = asked.chain(found.followed).collect();
         Ok(Loaded { records, now: self.now(), in_doubt: false })
+    }
+
+    /// Two loads of two instants, where that mutant is in force.
+    #[cfg(feature = "mutants")]
+    async fn load_mutant(
+        &self,
+        partition: Partition,
+        keys: &[Key],
+        follow: Follow,
+        at_once: impl Future<Output = Result<Found, StoreError>> + Send,
+    ) -> Result<Found, StoreError> {
+        if !active(Mutant::TwoInstants) {
+            return at_once.await;
+        }
+        let asked = self.store.load(partition, keys).await?;
+        let named = follow.keys(keys, &asked);
+        let found = self.store.load(partition, &named).await?;
+        Ok(Found { asked, followed: named.into_iter().zip(found).collect() })
     }
 
     /// Commits once. `None`: another version was met, or the outcome is unknown; load again.

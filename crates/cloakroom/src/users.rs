@@ -20,7 +20,7 @@ use cloakroom_store::{Batch, Durability, Follow, Key, Kind, Record, Review, Stor
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error, Unavailable};
-use crate::ending::{EndedMany, Raise, durability, unloaded_sessions};
+use crate::ending::{EndedMany, Raise, durability};
 use crate::listing::{not_a_cursor, page_end};
 use crate::passwords::stored_identifier;
 use crate::throttle::{NameHash, pointer_at};
@@ -302,9 +302,6 @@ impl<S: Store> Authority<S> {
                     None => Err(Refusal::NotFound.into()),
                 };
             };
-            if let Some(missing) = unloaded_sessions(id, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             former = Some(NameHash(user.identifier_hash));
             let mut batch = Batch::default();
             let revoked = self.decide_delete(&mut batch, id, loaded, ctx)?;
@@ -388,9 +385,6 @@ impl<S: Store> Authority<S> {
         let mut former = None;
         let decide = |loaded: &Loaded| {
             let user = loaded.user(change.id).ok_or(Refusal::NotFound)?;
-            if let Some(missing) = unloaded_sessions(change.id, loaded) {
-                return Ok(Decision::Load(missing));
-            }
             if let Some(at) = claimed_at {
                 still_claimed(at, loaded.now)?;
             }
