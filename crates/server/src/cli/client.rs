@@ -1,5 +1,7 @@
 //! The commands' way to a running authority: its admin listener.
 
+mod streamed;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,13 +9,15 @@ use std::time::Duration;
 use clap::Args;
 use cloakroom_core::types::Secret;
 use serde_json::Value;
-use ureq::http::{Method, Request};
+use ureq::http::{Method, Request, request};
 
 use super::failure::Failure;
 use super::output::inert;
 use super::socket;
 use crate::config::{Config, Flags, Listener, Loaded, Surroundings};
 use crate::{node_files, outbound};
+
+pub(super) use streamed::{EventStream, Message, SILENCE_MAX};
 
 /// Where the authority is and what opens it.
 #[derive(Clone, Debug, Default, Args)]
@@ -313,6 +317,19 @@ impl Client {
         Ok(Answer { status, body: serde_json::from_slice(&text).unwrap_or(Value::Null) })
     }
 
+    /// A request with our key.
+    fn request(&self, method: Method, base: &str, path: &str) -> request::Builder {
+        let request = Request::builder().method(method).uri(format!("{base}{path}"));
+        match &self.key {
+            Some(key) => request.header("authorization", format!("Bearer {}", key.expose())),
+            None => request,
+        }
+    }
+
+    fn unreachable(&self, base: &str, error: &ureq::Error) -> Failure {
+        Failure::Unreachable(format!("can't reach the authority at {base}: {error}"))
+    }
+
     fn send_to(
         &self,
         base: &str,
@@ -321,31 +338,28 @@ impl Client {
         kind: Option<&str>,
         body: Option<Vec<u8>>,
     ) -> Result<(u16, Vec<u8>), Failure> {
-        let unreachable = |error: ureq::Error| {
-            Failure::Unreachable(format!("can't reach the authority at {base}: {error}"))
-        };
-        let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Bearer {}", key.expose()));
-        }
+        let mut request = self.request(method, base, path);
         if let Some(kind) = kind {
             request = request.header("content-type", kind);
         }
-        let malformed = |_| Failure::Usage("the API key has characters that no key has".into());
         let mut response = match body {
             Some(body) => self.agent.run(request.body(body).map_err(malformed)?),
             None => self.agent.run(request.body(()).map_err(malformed)?),
         }
-        .map_err(unreachable)?;
+        .map_err(|error| self.unreachable(base, &error))?;
         let status = response.status().as_u16();
         let text = response
             .body_mut()
             .with_config()
             .limit(ANSWER_BYTES_MAX)
             .read_to_vec()
-            .map_err(unreachable)?;
+            .map_err(|error| self.unreachable(base, &error))?;
         Ok((status, text))
     }
+}
+
+fn malformed(_: ureq::http::Error) -> Failure {
+    Failure::Usage("the API key has characters that no key has".into())
 }
 
 /// A request's body.

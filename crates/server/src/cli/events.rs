@@ -107,6 +107,13 @@ impl Filter {
         }
         query
     }
+
+    /// Whether an event is one of them: a stream tells all there are.
+    fn takes(&self, event: &Value) -> bool {
+        [("type", &self.kind), ("subject", &self.subject), ("sid", &self.sid)]
+            .iter()
+            .all(|(name, wanted)| wanted.is_none() || event[name].as_str() == wanted.as_deref())
+    }
 }
 
 /// Runs a command.
@@ -123,13 +130,13 @@ pub fn run(
     match &args.command {
         EventsCommand::Tail { limit, follow, filter, reach } => {
             let client = reach.client(KeyWanted::Yes)?;
+            if *follow {
+                return follow::run(client, filter, *limit, style, out, err);
+            }
             let path = format!("/admin/v1/events?order=desc&limit={limit}{}", filter.query());
             let answer = client.get(&path)?;
             let mut events = answer["events"].as_array().cloned().unwrap_or_default();
             events.reverse();
-            if *follow {
-                return follow::run(&client, filter, events, style, out, err);
-            }
             show(&events, style, out)
         }
         EventsCommand::Export { out: file, after, filter, reach } => {

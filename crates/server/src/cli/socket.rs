@@ -1,9 +1,13 @@
 //! HTTP over a Unix domain socket: one request, one answer, one connection.
 
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use cloakroom_core::types::Secret;
+
+use super::client::SILENCE_MAX;
 
 /// A request.
 pub(super) struct Asked<'a> {
@@ -14,26 +18,15 @@ pub(super) struct Asked<'a> {
     pub(super) key: Option<&'a Secret<String>>,
 }
 
-#[cfg(unix)]
 pub(super) fn ask(socket: &Path, asked: &Asked<'_>) -> io::Result<(u16, Vec<u8>)> {
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
-    use std::time::Duration;
-
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    let mut stream = connect(socket, Duration::from_secs(120))?;
     // The authority closes after the answer, so its end needs no counting.
     let mut head = format!(
-        "{} {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nuser-agent: cloakroom/{}\r\n",
+        "{} {} HTTP/1.1\r\nconnection: close\r\n{}",
         asked.method,
         asked.path,
-        env!("CARGO_PKG_VERSION"),
+        common(asked.key)?,
     );
-    if let Some(key) = asked.key {
-        head.push_str("authorization: Bearer ");
-        head.push_str(&visible(key.expose())?);
-        head.push_str("\r\n");
-    }
     if let Some(kind) = asked.kind {
         head.push_str(&format!("content-type: {kind}\r\n"));
     }
@@ -43,16 +36,60 @@ pub(super) fn ask(socket: &Path, asked: &Asked<'_>) -> io::Result<(u16, Vec<u8>)
     stream.write_all(body)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    parse(&answer).ok_or_else(|| io::Error::other("the answer is no HTTP"))
+    parse(&answer).ok_or_else(no_http)
 }
 
-#[cfg(not(unix))]
-pub(super) fn ask(_: &Path, _: &Asked<'_>) -> io::Result<(u16, Vec<u8>)> {
-    Err(io::Error::other("this system has no such sockets"))
+/// Asks for an answer that has no end: its status, and its body as it comes.
+pub(super) fn open(
+    socket: &Path,
+    path: &str,
+    key: Option<&Secret<String>>,
+    after: Option<&str>,
+) -> io::Result<(u16, Box<dyn Read + Send>)> {
+    let mut stream = connect(socket, SILENCE_MAX)?;
+    // HTTP/1.0: the body comes as it is, without chunks.
+    let mut head = format!("GET {path} HTTP/1.0\r\naccept: text/event-stream\r\n{}", common(key)?);
+    if let Some(after) = after {
+        head.push_str(&format!("last-event-id: {}\r\n", visible(after)?));
+    }
+    head.push_str("\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut answer = BufReader::new(stream);
+    let mut head = Vec::new();
+    let mut within = answer.by_ref().take(HEAD_BYTES_MAX);
+    while !head.ends_with(b"\r\n\r\n") {
+        if within.read_until(b'\n', &mut head)? == 0 {
+            return Err(no_http());
+        }
+    }
+    let status = str::from_utf8(&head).ok().and_then(status_of).ok_or_else(no_http)?;
+    Ok((status, Box::new(answer)))
+}
+
+fn connect(socket: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(patience))?;
+    Ok(stream)
+}
+
+/// The header lines of every request.
+fn common(key: Option<&Secret<String>>) -> io::Result<String> {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut lines = format!("host: localhost\r\nuser-agent: cloakroom/{version}\r\n");
+    if let Some(key) = key {
+        lines.push_str(&format!("authorization: Bearer {}\r\n", visible(key.expose())?));
+    }
+    Ok(lines)
+}
+
+fn no_http() -> io::Error {
+    io::Error::other("the answer is no HTTP")
 }
 
 /// The largest answer read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The largest head of an answer without an end, in bytes.
+const HEAD_BYTES_MAX: u64 = 64 * 1024;
 
 /// A key with a line break in it would be a header of the caller's choice.
 fn visible(key: &str) -> io::Result<String> {
@@ -69,13 +106,18 @@ fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
     let head = str::from_utf8(answer.get(..end)?).ok()?;
     let body = answer.get(end + 4..)?;
     let mut lines = head.split("\r\n");
-    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let status = status_of(lines.next()?)?;
     let chunked = lines.filter_map(|line| line.split_once(':')).any(|(name, value)| {
         name.eq_ignore_ascii_case("transfer-encoding")
             && value.trim().eq_ignore_ascii_case("chunked")
     });
     let body = if chunked { joined(body)? } else { body.to_vec() };
     Some((status, body))
+}
+
+/// The status in the first line of an answer.
+fn status_of(head: &str) -> Option<u16> {
+    head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()
 }
 
 /// The chunks of a chunked body, joined (RFC 9112 section 7.1).

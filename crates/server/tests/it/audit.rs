@@ -1,12 +1,15 @@
 //! The audit log as an operator reads, keeps and checks it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::admin_world::{AdminWorld, PASSWORD, text};
-use crate::cli_world::{Ended, program, run};
+use crate::admin_world::{AdminWorld, text};
+use crate::cli_world::{Ended, Node, program, run};
 
 /// Runs `cloakroom events …` against a world.
 fn events(world: &AdminWorld, arguments: &[&str]) -> Ended {
@@ -131,39 +134,140 @@ fn m8_a_log_is_checked_and_an_export_tells_what_was_taken_from_it() {
     against().expect(1);
 }
 
+/// A `cloakroom events tail --follow` in a process of its own, killed at the latest with this.
+struct Follower {
+    child: Child,
+    told: Receiver<String>,
+}
+
+impl Follower {
+    /// Starts to follow; `command` says where.
+    fn start(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
+            .args(["events", "tail", "--follow", "--json"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("started");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let (sender, told) = channel();
+        std::thread::spawn(move || {
+            let _ = lines.map_while(Result::ok).try_for_each(|line| sender.send(line));
+        });
+        Self { child, told }
+    }
+
+    /// The next event.
+    fn next(&self) -> Value {
+        let line = self.told.recv_timeout(PATIENCE).expect("an event in time");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// Presses Ctrl-C; its exit code, and what it told besides.
+    fn interrupt(mut self) -> (Option<i32>, Vec<String>) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+        let code = self.child.wait().expect("ended").code();
+        (code, self.told.try_iter().collect())
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // Only where a test failed before it ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Longer than anything here takes, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn at(world: &AdminWorld) -> Command {
+    let mut command = program();
+    command.env("CLOAKROOM_ADMIN_URL", &world.admin).env("CLOAKROOM_API_KEY", &world.key);
+    command
+}
+
 #[test]
 fn what_happens_is_told_as_it_happens() {
     let world = AdminWorld::new();
+    live(&world, 3);
     world.add_user("ada@example.com");
-    let mut command = program();
-    command.args(["events", "tail", "--follow", "--json", "-n", "1"]);
-    command.env("CLOAKROOM_ADMIN_URL", &world.admin).env("CLOAKROOM_API_KEY", &world.key);
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("started");
-    let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    let mut next = move || -> Value {
-        let line = told.next().expect("a line").expect("UTF-8");
-        serde_json::from_str(&line).expect("JSON")
-    };
-    assert_eq!(next()["type"], "user.created");
-    let mut expected = Vec::new();
-    for _ in 0..3 {
+    let follower = Follower::start(at(&world), &["-n", "1"]);
+    let ended = Follower::start(at(&world), &["-n", "1", "--type", "session.ended"]);
+    // The latest alone, however lately there were others.
+    assert_eq!(follower.next()["type"], "user.created");
+    let latest = ended.next();
+    assert_eq!((text(&latest["type"]), text(&latest["subject"])), ("session.ended", "usr_2"));
+    for round in 0..3 {
         let opened = world.open("usr_1", "cookie");
-        expected.push(text(&opened["session"]["id"]).to_owned());
+        let sid = text(&opened["session"]["id"]);
+        assert_eq!(follower.next()["sid"], sid, "{round}");
+        world.ask("DELETE", &format!("/admin/v1/sessions/{sid}")).expect(204);
+        assert_eq!(follower.next()["type"], "session.ended");
+        assert_eq!(ended.next()["sid"], sid, "{round}");
     }
-    // Each once, though every round reads the last seconds again.
-    let mut sids: Vec<String> = (0..3).map(|_| text(&next()["sid"]).to_owned()).collect();
-    sids.sort();
-    expected.sort();
-    assert_eq!(sids, expected);
-    std::thread::sleep(std::time::Duration::from_millis(2500));
-    let body = json!({"identifier": "bob@example.com", "password": PASSWORD});
-    world.post("/admin/v1/users", &body).expect(201);
-    assert_eq!(next()["type"], "user.created");
-    child.kill().expect("running");
-    child.wait().expect("ended");
+    // More than the follower reads ahead, at once.
+    live(&world, 300);
+    let told: Vec<Value> = (0..600).map(|_| follower.next()).collect();
+    let ids: BTreeSet<&str> = told.iter().map(|event| text(&event["id"])).collect();
+    assert_eq!(ids.len(), 600, "each once");
+    assert_eq!(follower.interrupt(), (Some(0), Vec::new()));
+    assert_eq!(ended.interrupt().0, Some(0));
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_comes_twice_when_the_authority_restarts() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let data = dir.path().join("data");
+    let socket = format!("unix:{}/admin.sock", dir.path().display());
+    let serve = || {
+        let mut command = program();
+        command.args(["serve", "--data"]).arg(&data);
+        command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
+        command.env("CLOAKROOM_SERVER__ADMIN", &socket);
+        command.env("CLOAKROOM_STORE__PARTITIONS", "8");
+        Node::start(&mut command, "  curl ")
+    };
+    let cli = || {
+        let mut command = program();
+        command.env("CLOAKROOM_ADMIN_URL", &socket);
+        command.env("CLOAKROOM_API_KEY_FILE", data.join("root-api.key"));
+        command
+    };
+    let add = |name: &str| {
+        let added = run(cli().args(["users", "add", name, "--no-password", "--json"]), "");
+        text(&added.expect(0).json()["user"]["id"]).to_owned()
+    };
+    let until_user = |follower: &Follower, user: &str| {
+        let mut told = vec![follower.next()];
+        while told.last().is_some_and(|event| event["subject"] != user) {
+            told.push(follower.next());
+        }
+        told
+    };
+    let mut node = serve();
+    add("ada");
+    let follower = Follower::start(cli(), &["-n", "200"]);
+    let mut told = until_user(&follower, &add("bob"));
+    // Told to go, and killed: what is logged before the follower is back counts too.
+    for (signal, name) in [("-TERM", "carol"), ("-KILL", "dave")] {
+        node.stop(signal);
+        node = serve();
+        told.extend(until_user(&follower, &add(name)));
+    }
+    assert_eq!(follower.interrupt(), (Some(0), Vec::new()));
+    let all = lines(&run(cli().args(["events", "export"]), "").expect(0).out);
+    assert_eq!(node.stop("-TERM").0, 0);
+    let ids = |events: &[Value]| -> Vec<String> {
+        let mut ids: Vec<String> = events.iter().map(|event| text(&event["id"]).into()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&told), ids(&all));
+    let started = told.iter().filter(|event| event["type"] == "authority.started").count();
+    assert_eq!(started, 3, "{told:?}");
 }
