@@ -11,13 +11,13 @@ use cloakroom_core::token::TokenRefusal;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Timestamp, TokenHash};
 use cloakroom_store::record::ApiKey;
-use cloakroom_store::{Batch, Key, Kind, Record, Review, Store, Version};
+use cloakroom_store::{Key, Kind, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
 use crate::listing::page_end;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Draft, Loaded};
 
 /// A key's name, in characters.
 const NAME_CHARS_MAX: usize = 64;
@@ -173,13 +173,13 @@ impl<S: Store> Authority<S> {
             // Filed for when it ends, so that the clean-up takes it away.
             let review = record.expires_at.map_or(Review::Never, Review::At);
             let until = record.expires_at;
-            let mut batch = Batch::default();
-            batch.put_until(key.clone(), Version::ZERO, Record::ApiKey(record), review, until);
-            batch.feed(FeedEntry::RecordChanged);
+            let mut draft = Draft::of(loaded);
+            draft.put_until(key.clone(), Record::ApiKey(record), review, until);
+            draft.feed(FeedEntry::RecordChanged);
             let mut event = ctx.event(EventKind::ApiKeyCreated, loaded.now, None, None);
             event.reason = Some(id.to_string());
-            batch.audit(event);
-            Ok(Decision::Commit(batch, view))
+            draft.audit(event);
+            Ok(draft.commit(view))
         };
         let (view, _) = self.transact(Partition::ZERO, vec![key.clone()], decide).await?;
         Ok((view, token.encode(&self.keys)))
@@ -211,13 +211,13 @@ impl<S: Store> Authority<S> {
                 return if began { Ok(Decision::Done(())) } else { Err(Refusal::NotFound.into()) };
             }
             began = true;
-            let mut batch = Batch::default();
-            batch.delete(key.clone(), loaded.version(&key));
-            batch.feed(FeedEntry::RecordChanged);
+            let mut draft = Draft::of(loaded);
+            draft.delete(key.clone());
+            draft.feed(FeedEntry::RecordChanged);
             let mut event = ctx.event(EventKind::ApiKeyDeleted, loaded.now, None, None);
             event.reason = Some(id.to_string());
-            batch.audit(event);
-            Ok(Decision::Commit(batch, ()))
+            draft.audit(event);
+            Ok(draft.commit(()))
         };
         self.transact(Partition::ZERO, vec![key.clone()], decide).await?;
         Ok(())
@@ -250,11 +250,10 @@ impl<S: Store> Authority<S> {
                 }
                 let record = ApiKey { last_used_at: Some(used_at), ..stored.clone() };
                 let until = record.expires_at;
-                let mut batch = Batch::default();
-                let version = loaded.version(&key);
+                let mut draft = Draft::of(loaded);
                 let record = Record::ApiKey(record);
-                batch.put_until(key.clone(), version, record, Review::Keep, until);
-                Ok(Decision::Commit(batch, ()))
+                draft.put_until(key.clone(), record, Review::Keep, until);
+                Ok(draft.commit(()))
             };
             self.transact(Partition::ZERO, vec![key.clone()], decide).await?;
         }

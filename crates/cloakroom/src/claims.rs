@@ -6,13 +6,12 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::Object;
 use cloakroom_core::token::access::check_claims;
 use cloakroom_core::types::Sid;
-use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
+use cloakroom_store::{Follow, Key, Review, Store};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
-use crate::ending::expect_kin;
 use crate::listing::Listed;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 
 /// Refuses an object over `max` bytes of JSON; names its largest member.
 pub(crate) fn check_size(object: &Object, max: usize) -> Result<(), Refusal> {
@@ -71,15 +70,13 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Done(()));
             }
             let session = changed;
-            let mut batch = Batch::default();
-            expect_kin(&mut batch, Some(&session), loaded);
-            let key = Key::Session(sid);
+            let mut draft = Draft::of(loaded);
+            draft.expect_epochs(&session);
             let kind = EventKind::SessionClaimsChanged;
-            batch.feed(FeedEntry::SessionChanged { sid });
-            batch.audit(ctx.event(kind, loaded.now, Some(sid), session.subject.as_ref()));
-            let record = Record::Session(Box::new(session));
-            batch.put(key.clone(), loaded.version(&key), record, Review::Keep);
-            Ok(Decision::Commit(batch, ()))
+            draft.feed(FeedEntry::SessionChanged { sid });
+            draft.audit(ctx.event(kind, loaded.now, Some(sid), session.subject.as_ref()));
+            draft.put_session(session, Review::Keep);
+            Ok(draft.commit(()))
         };
         let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
         self.transact(sid.partition(), wanted, decide).await?;

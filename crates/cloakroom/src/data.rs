@@ -5,13 +5,12 @@ use cloakroom_core::json::merge_patch;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Lifecycle, Object};
 use cloakroom_core::types::Sid;
-use cloakroom_store::{Batch, Follow, Key, Record, Review, Store, StoreError, Version};
+use cloakroom_store::{Follow, Key, Record, Review, Store, StoreError, Version};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::context::{Context, Error};
-use crate::ending::expect_kin;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 
 /// A session's data and its version.
 #[derive(Clone, Debug)]
@@ -116,16 +115,18 @@ impl<S: Store> Authority<S> {
             }
             tried = Some(data.clone());
             let view = DataView { data, ..view };
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             // The session must still be as it was judged: nothing is saved onto an ended one.
-            batch.expect(Key::Session(sid), loaded.version(&Key::Session(sid)));
-            expect_kin(&mut batch, loaded.session(sid), loaded);
-            batch.put(Key::Data(sid), view.version, Record::Data(view.data.clone()), Review::Never);
-            batch.feed(FeedEntry::SessionChanged { sid });
+            draft.expect(Key::Session(sid));
+            if let Some(session) = loaded.session(sid) {
+                draft.expect_epochs(session);
+            }
+            draft.put(Key::Data(sid), Record::Data(view.data.clone()), Review::Never);
+            draft.feed(FeedEntry::SessionChanged { sid });
             let subject = loaded.session(sid).and_then(|session| session.subject.as_ref());
             let kind = EventKind::SessionDataChanged;
-            batch.audit(ctx.event(kind, loaded.now, Some(sid), subject));
-            Ok(Decision::Commit(batch, view))
+            draft.audit(ctx.event(kind, loaded.now, Some(sid), subject));
+            Ok(draft.commit(view))
         });
         changed.await
     }

@@ -13,12 +13,12 @@ use cloakroom_core::token::access::jti_partition;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::record::DeniedToken;
-use cloakroom_store::{Batch, Committed, Durability, Follow, Key, Record, Review, Store, Version};
+use cloakroom_store::{Committed, Durability, Follow, Key, Record, Review, Store, Version};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::opening::ended_feed;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 use crate::verify::{Credential, Verified};
 
 /// An ending that took effect.
@@ -54,37 +54,32 @@ impl<S: Store> Authority<S> {
     /// Adds the ending of a live session to a batch, with its feed entry and event.
     pub(crate) fn close(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         session: &Session,
-        loaded: &Loaded,
         closing: Closing,
         ctx: &Context,
     ) {
-        self.close_saying(batch, session, loaded, closing, None, ctx);
+        self.close_saying(draft, session, closing, None, ctx);
     }
 
     fn close_saying(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         session: &Session,
-        loaded: &Loaded,
         closing: Closing,
         words: Option<&str>,
         ctx: &Context,
     ) {
+        let loaded = draft.loaded;
         let Closing { reason, successor } = closing;
         let now = loaded.now;
         let ended = session.clone().ended(Ending { at: now, reason, successor });
-        let key = Key::Session(session.sid);
-        let review = Review::At(now.plus(self.settings.keep_ended));
-        let version = loaded.version(&key);
-        batch.put(key, version, Record::Session(Box::new(ended)), review);
+        draft.put_session(ended, Review::At(now.plus(self.settings.keep_ended)));
         // The data goes with the session, unless a successor may take it over.
-        let data = Key::Data(session.sid);
-        if successor.is_none() && loaded.version(&data) != Version::ZERO {
-            batch.delete(data.clone(), loaded.version(&data));
+        if successor.is_none() {
+            draft.delete_any(Key::Data(session.sid));
         }
-        batch.feed(ended_feed(session, reason, self.forget_at(now)));
+        draft.feed(ended_feed(session, reason, self.forget_at(now)));
         let mut event =
             ctx.event(EventKind::SessionEnded, now, Some(session.sid), session.subject.as_ref());
         let words = words.map(|words| words.chars().take(REASON_CHARS_MAX).collect::<String>());
@@ -92,20 +87,19 @@ impl<S: Store> Authority<S> {
             Some(words) if !words.is_empty() => format!("{}: {words}", reason.as_str()),
             Some(_) | None => reason.as_str().to_owned(),
         });
-        batch.audit(event);
+        draft.audit(event);
     }
 
     /// Takes a session out of its subject's index.
-    pub(crate) fn leave_index(&self, batch: &mut Batch, session: &Session, loaded: &Loaded) {
+    pub(crate) fn leave_index(&self, draft: &mut Draft<'_>, session: &Session) {
+        let loaded = draft.loaded;
         let Some(subject) = &session.subject else { return };
-        let key = Key::Index(subject.clone());
-        let version = loaded.version(&key);
-        if version == Version::ZERO || !loaded.index(subject).contains(&session.sid) {
+        if !loaded.index(subject).contains(&session.sid) {
             return;
         }
         let mut sids = loaded.index(subject).to_vec();
         sids.retain(|sid| *sid != session.sid);
-        batch.put(key, version, Record::Index(sids), Review::Never);
+        draft.put(Key::Index(subject.clone()), Record::Index(sids), Review::Never);
     }
 
     /// Until when a verifier must remember an ending at `now`: no token of it is valid after.
@@ -152,10 +146,10 @@ impl<S: Store> Authority<S> {
                 self.found_over(session, ending, loaded);
                 return Ok(Decision::Done(false));
             }
-            let mut batch = Batch::default();
-            self.close_saying(&mut batch, session, loaded, closing, words, ctx);
-            self.leave_index(&mut batch, session, loaded);
-            Ok(Decision::Commit(batch, true))
+            let mut draft = Draft::of(loaded);
+            self.close_saying(&mut draft, session, closing, words, ctx);
+            self.leave_index(&mut draft, session);
+            Ok(draft.commit(true))
         };
         let (_, committed) = self.transact_from(first, partition, wanted, decide).await?;
         Ok(committed.map(|committed| Ended { durability: committed.durability }))
@@ -351,13 +345,13 @@ impl<S: Store> Authority<S> {
             if lost.is_some_and(|lost| known.is_some_and(|known| known.was_raised_at(lost.at))) {
                 return Ok(Decision::Done(0));
             }
-            let mut batch = Batch::default();
-            let revoked = self.decide_raise(&mut batch, plan, loaded, &change)?;
+            let mut draft = Draft::of(loaded);
+            let revoked = self.decide_raise(&mut draft, plan, &change)?;
             let kind = EventKind::SubjectSignedOutEverywhere;
             let mut event = ctx.event(kind, loaded.now, keep, Some(subject));
             event.reason = Some(reason.as_str().to_owned());
-            batch.audit(event);
-            Ok(Decision::Commit(batch, revoked))
+            draft.audit(event);
+            Ok(draft.commit(revoked))
         };
         let wanted = Wanted::following(keys, Follow::Sessions { at_least: 1 });
         let (revoked, committed) = self.transact(partition, wanted, decide).await?;
@@ -367,11 +361,11 @@ impl<S: Store> Authority<S> {
     /// Adds the raise of a subject's epoch to a batch; says how many live sessions it ends.
     pub(crate) fn decide_raise(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         plan: &Raise<'_>,
-        loaded: &Loaded,
         change: &impl Fn(&mut SubjectState),
     ) -> Result<usize, Error> {
+        let loaded = draft.loaded;
         let Raise { subject, reason, keep, lost } = *plan;
         let state = loaded.partition()?;
         let known = loaded.subject(subject);
@@ -390,22 +384,18 @@ impl<S: Store> Authority<S> {
         }
         change(&mut record);
         let (epoch, at) = (record.epoch, lost.map_or(loaded.now, |lost| lost.at));
-        let key = Key::Subject(subject.clone());
-        batch.put(key.clone(), loaded.version(&key), Record::Subject(record), Review::Never);
-        let index = Key::Index(subject.clone());
+        draft.put(Key::Subject(subject.clone()), Record::Subject(record), Review::Never);
         let sids = kept.map(|session| session.sid).into_iter().collect();
-        batch.put(index.clone(), loaded.version(&index), Record::Index(sids), Review::Never);
+        draft.put(Key::Index(subject.clone()), Record::Index(sids), Review::Never);
         if let Some(session) = kept {
             // Whoever ended everything meanwhile ended this one too.
-            batch.expect(Key::Partition, loaded.version(&Key::Partition));
+            draft.expect(Key::Partition);
             let mut session = (*session).clone();
             session.subject_epoch = epoch;
-            let key = Key::Session(session.sid);
-            let version = loaded.version(&key);
-            batch.put(key, version, Record::Session(Box::new(session)), Review::Keep);
+            draft.put_session(session, Review::Keep);
         }
         let subject = subject.clone();
-        batch.feed(FeedEntry::SubjectRaised { subject, epoch, except: keep, reason, at });
+        draft.feed(FeedEntry::SubjectRaised { subject, epoch, except: keep, reason, at });
         Ok(live.len() - usize::from(kept.is_some()))
     }
 
@@ -456,14 +446,13 @@ impl<S: Store> Authority<S> {
             let next = state.bumped_at.plus(Duration::from_millis(1));
             let seen = self.cache.all_ended_at(partition);
             state.bumped_at = loaded.now.max(next).max(seen);
-            let mut batch = Batch::default();
-            let version = loaded.version(&Key::Partition);
-            batch.put(Key::Partition, version, Record::Partition(state), Review::Never);
-            batch.feed(FeedEntry::AllEnded { at: state.bumped_at });
+            let mut draft = Draft::of(loaded);
+            draft.put(Key::Partition, Record::Partition(state), Review::Never);
+            draft.feed(FeedEntry::AllEnded { at: state.bumped_at });
             if partition == Partition::ZERO {
-                batch.audit(ctx.event(EventKind::AllEnded, loaded.now, None, None));
+                draft.audit(ctx.event(EventKind::AllEnded, loaded.now, None, None));
             }
-            Ok(Decision::Commit(batch, ()))
+            Ok(draft.commit(()))
         };
         self.transact(partition, vec![Key::Partition], decide).await?;
         Ok(())
@@ -508,15 +497,14 @@ impl<S: Store> Authority<S> {
             if until <= loaded.now {
                 return Ok(Decision::Done(()));
             }
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             let record = Record::DeniedToken(DeniedToken { until });
-            let version = loaded.version(&key);
-            batch.put_until(key.clone(), version, record, Review::At(until), Some(until));
-            batch.feed(FeedEntry::TokenDenied { jti: jti.to_owned(), until });
+            draft.put_until(key.clone(), record, Review::At(until), Some(until));
+            draft.feed(FeedEntry::TokenDenied { jti: jti.to_owned(), until });
             let mut event = ctx.event(EventKind::TokenDenied, loaded.now, None, None);
             event.reason = Some(jti.to_owned());
-            batch.audit(event);
-            Ok(Decision::Commit(batch, ()))
+            draft.audit(event);
+            Ok(draft.commit(()))
         };
         let ((), committed) = self.transact(partition, vec![key.clone()], decide).await?;
         Ok(Ended { durability: durability(committed) })
@@ -550,15 +538,4 @@ pub(crate) fn durability(committed: Option<Committed>) -> Durability {
 /// The records of a session that its ending decides on, beside what belongs to its subject.
 fn ending_keys(sid: Sid) -> Vec<Key> {
     vec![Key::Partition, Key::Session(sid), Key::Data(sid)]
-}
-
-/// Expects the epochs as they were read: a sign-out everywhere that was acknowledged meanwhile
-/// wins over a write.
-pub(crate) fn expect_kin(batch: &mut Batch, session: Option<&Session>, loaded: &Loaded) {
-    batch.expect(Key::Partition, loaded.version(&Key::Partition));
-    if let Some(subject) = session.and_then(|session| session.subject.clone()) {
-        let key = Key::Subject(subject);
-        let version = loaded.version(&key);
-        batch.expect(key, version);
-    }
 }

@@ -18,7 +18,7 @@ use cloakroom_core::session::{
 };
 use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 use cloakroom_store::record::HandlePointer;
-use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store, Version};
+use cloakroom_store::{Durability, Follow, Key, Record, Review, Store, Version};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
@@ -28,7 +28,7 @@ use crate::data::IfMatch;
 use crate::ending::{Closing, Ended};
 use crate::listing::Listed;
 use crate::opening::{Plan, as_conflict};
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 
 /// How many replacements are followed; each moves the pointer, so there is one, or a few at once.
 const HOPS_MAX: usize = 8;
@@ -384,9 +384,9 @@ impl<S: Store> Authority<S> {
             if loaded.version(&key) != seen.version(&key) {
                 return Ok(Decision::Done(()));
             }
-            let mut batch = Batch::default();
-            batch.delete(key.clone(), loaded.version(&key));
-            Ok(Decision::Commit(batch, ()))
+            let mut draft = Draft::of(loaded);
+            draft.delete(key.clone());
+            Ok(draft.commit(()))
         };
         self.transact(name.home, vec![key.clone()], decide).await?;
         Ok(())
@@ -400,9 +400,9 @@ impl<S: Store> Authority<S> {
             if pointer_of(&key, loaded).is_some_and(|pointer| pointer.sid != sid) {
                 return Ok(Decision::Done(()));
             }
-            let mut batch = Batch::default();
-            put_pointer(&mut batch, name, sid, loaded, Some(until));
-            Ok(Decision::Commit(batch, ()))
+            let mut draft = Draft::of(loaded);
+            put_pointer(&mut draft, name, sid, Some(until));
+            Ok(draft.commit(()))
         };
         self.transact(name.home, vec![key.clone()], decide).await?;
         Ok(())
@@ -418,9 +418,9 @@ impl<S: Store> Authority<S> {
             if loaded.version(&key) != seen {
                 return Ok(Decision::Done(false));
             }
-            let mut batch = Batch::default();
-            put_pointer(&mut batch, name, sid, loaded, None);
-            Ok(Decision::Commit(batch, true))
+            let mut draft = Draft::of(loaded);
+            put_pointer(&mut draft, name, sid, None);
+            Ok(draft.commit(true))
         };
         Ok(self.transact(name.home, vec![key.clone()], decide).await?.0)
     }
@@ -461,17 +461,16 @@ impl<S: Store> Authority<S> {
             Ok(match self.decide_open(&plan, loaded, ctx)? {
                 Decision::Done(_) => Decision::Done(true),
                 Decision::Load(missing) => Decision::Load(missing),
-                Decision::Commit(mut batch, (session, ..)) => {
+                Decision::Commit(batch, (session, ..)) => {
                     began = true;
+                    let mut draft = Draft { loaded, batch };
                     if plan.data.is_empty() {
-                        let key = Key::Data(sid);
-                        let version = loaded.version(&key);
-                        batch.put(key, version, Record::Data(Object::new()), Review::Never);
+                        draft.put(Key::Data(sid), Record::Data(Object::new()), Review::Never);
                     }
                     if let Some((name, _)) = pointer {
-                        put_pointer(&mut batch, name, sid, loaded, Some(session.expires_at));
+                        put_pointer(&mut draft, name, sid, Some(session.expires_at));
                     }
-                    Decision::Commit(batch, true)
+                    draft.commit(true)
                 }
             })
         };
@@ -533,12 +532,12 @@ impl<S: Store> Authority<S> {
             let data = Key::Data(old);
             let current = loaded.version(&data);
             check_condition(condition, current)?;
-            let mut batch = Batch::default();
-            batch.expect(data, current);
+            let mut draft = Draft::of(loaded);
+            draft.expect(data);
             let closing = Closing { reason: EndReason::Replaced, successor: Some(new) };
-            self.close(&mut batch, session, loaded, closing, ctx);
-            self.leave_index(&mut batch, session, loaded);
-            Ok(Decision::Commit(batch, true))
+            self.close(&mut draft, session, closing, ctx);
+            self.leave_index(&mut draft, session);
+            Ok(draft.commit(true))
         };
         let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
         let (ended, committed) = self.transact(old.partition(), wanted, decide).await?;
@@ -581,25 +580,21 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Done(true));
             }
             check_condition(condition, version)?;
-            let mut batch = Batch::default();
-            self.renew_under(&mut batch, session, put, loaded);
+            let mut draft = Draft::of(loaded);
+            self.renew_under(&mut draft, session, put);
             let is_changed = stored != Some(&put.data);
             if is_changed {
-                batch.put(key, version, Record::Data(put.data.clone()), Review::Never);
-                batch.feed(FeedEntry::SessionChanged { sid });
+                draft.put(key, Record::Data(put.data.clone()), Review::Never);
+                draft.feed(FeedEntry::SessionChanged { sid });
                 let kind = EventKind::SessionDataChanged;
-                batch.audit(ctx.event(kind, loaded.now, Some(sid), session.subject.as_ref()));
+                draft.audit(ctx.event(kind, loaded.now, Some(sid), session.subject.as_ref()));
             }
-            if batch.writes.is_empty() {
+            if draft.is_empty() {
                 return Ok(Decision::Done(true));
             }
-            if let Some(subject) = &session.subject {
-                let key = Key::Subject(subject.clone());
-                batch.expect(key.clone(), loaded.version(&key));
-            }
-            batch.expect(Key::Partition, loaded.version(&Key::Partition));
+            draft.expect_epochs(session);
             tried = true;
-            Ok(Decision::Commit(batch, true))
+            Ok(draft.commit(true))
         };
         let keys = vec![Key::Partition, Key::Session(sid), Key::Data(sid)];
         let wanted = Wanted::following(keys, Follow::SubjectAndIndex);
@@ -612,9 +607,7 @@ impl<S: Store> Authority<S> {
 
     /// Writes down the use, and other lifetimes where they are asked for; else expects the session
     /// to stay as it was judged: nothing is saved onto an ended one.
-    fn renew_under(&self, batch: &mut Batch, session: &Session, put: &HandlePut, loaded: &Loaded) {
-        let key = Key::Session(session.sid);
-        let version = loaded.version(&key);
+    fn renew_under(&self, draft: &mut Draft<'_>, session: &Session, put: &HandlePut) {
         let asked = Grant {
             subject: session.subject.clone(),
             acr: session.acr.clone(),
@@ -624,21 +617,21 @@ impl<S: Store> Authority<S> {
         };
         let (idle_timeout, lifetime) = self.settings.session.lifetimes(&asked);
         let is_renewed = idle_timeout != session.idle_timeout || lifetime != session.lifetime;
-        if !is_renewed && !session.wants_touch(session.last_seen_at, loaded.now) {
-            batch.expect(key, version);
+        if !is_renewed && !session.wants_touch(session.last_seen_at, draft.loaded.now) {
+            draft.expect(Key::Session(session.sid));
             return;
         }
         let mut next = session.clone();
-        next.last_seen_at = next.last_seen_at.max(loaded.now);
+        next.last_seen_at = next.last_seen_at.max(draft.loaded.now);
         if lifetime != next.lifetime {
             next.expires_at = next.created_at.plus(lifetime);
         }
         (next.idle_timeout, next.lifetime) = (idle_timeout, lifetime);
         if is_renewed {
-            batch.feed(FeedEntry::SessionChanged { sid: next.sid });
+            draft.feed(FeedEntry::SessionChanged { sid: next.sid });
         }
         let review = Review::At(next.refused_from());
-        batch.put(key, version, Record::Session(Box::new(next)), review);
+        draft.put_session(next, review);
     }
 
     fn view_handle(&self, sid: Sid, loaded: &Loaded) -> Result<HandleView, Error> {
@@ -683,13 +676,13 @@ impl<S: Store> Authority<S> {
             if loaded.version(&key) != seen.version(&key) {
                 return Ok(Decision::Done(true));
             }
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             if is_kept {
-                put_pointer(&mut batch, name, sid, loaded, until);
+                put_pointer(&mut draft, name, sid, until);
             } else {
-                batch.delete(key.clone(), loaded.version(&key));
+                draft.delete(key.clone());
             }
-            Ok(Decision::Commit(batch, is_kept))
+            Ok(draft.commit(is_kept))
         };
         Ok(self.transact(home, vec![key.clone()], decide).await?.0)
     }
@@ -704,15 +697,15 @@ fn pointer_of(key: &Key, loaded: &Loaded) -> Option<HandlePointer> {
 
 /// Files a pointer to be looked after when its session is over in any case; before it is known to
 /// be opened, soon.
-fn put_pointer(batch: &mut Batch, name: Name, sid: Sid, loaded: &Loaded, until: Option<Timestamp>) {
+fn put_pointer(draft: &mut Draft<'_>, name: Name, sid: Sid, until: Option<Timestamp>) {
+    let loaded = draft.loaded;
     let key = Key::Handle(name.hash);
-    let version = loaded.version(&key);
     // An old pointer that is looked after stays old: it announces no session.
     let same = pointer_of(&key, loaded).filter(|pointer| pointer.sid == sid);
     let at = same.map_or(loaded.now, |pointer| pointer.at);
     let soon = loaded.now.plus(INTENT);
     let look_at = until.map_or(soon, |until| until.max(soon));
-    batch.put(key, version, Record::Handle(HandlePointer { sid, at, until }), Review::At(look_at));
+    draft.put(key, Record::Handle(HandlePointer { sid, at, until }), Review::At(look_at));
 }
 
 /// What opening a session is decided by, its pointer apart.

@@ -12,7 +12,7 @@ use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::Looks;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
-use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store};
+use cloakroom_store::{Durability, Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::claims::check_size;
@@ -22,7 +22,7 @@ use crate::ending::Closing;
 use crate::refreshing::check_idempotency_key;
 use crate::settings::OnLimit;
 use crate::signin::Ticket;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 use crate::verify::Credential;
 
 /// An access token, for whoever asked.
@@ -288,61 +288,51 @@ impl<S: Store> Authority<S> {
             }
             return Ok(Decision::Done((stored.clone(), token, known.cloned())));
         }
-        let mut batch = Batch::default();
-        batch.expect(Key::Partition, loaded.version(&Key::Partition));
+        let mut draft = Draft::of(loaded);
+        draft.expect(Key::Partition);
         let record = subject
             .map(|subject| known.cloned().unwrap_or_else(|| SubjectState::new(subject.clone())));
         if let (Some(subject), Some(record)) = (subject, &record) {
             let key = Key::Subject(subject.clone());
-            match loaded.version(&key) {
-                version if known.is_some() => batch.expect(key, version),
-                version => {
-                    let new = Record::Subject(record.clone());
-                    batch.put(key, version, new, Review::Never)
-                }
-            };
-            self.enter_index(&mut batch, subject, &session, loaded, ctx)?;
+            match known {
+                Some(_) => draft.expect(key),
+                None => draft.put(key, Record::Subject(record.clone()), Review::Never),
+            }
+            self.enter_index(&mut draft, subject, &session, ctx)?;
         }
-        let review = Review::At(session.refused_from());
-        let key = Key::Session(session.sid);
-        let version = loaded.version(&key);
-        batch.put(key, version, Record::Session(Box::new(session.clone())), review);
+        draft.put_session(session.clone(), Review::At(session.refused_from()));
         if !plan.data.is_empty() {
-            let key = Key::Data(session.sid);
-            let version = loaded.version(&key);
-            batch.put(key, version, Record::Data(plan.data.clone()), Review::Never);
+            draft.put(Key::Data(session.sid), Record::Data(plan.data.clone()), Review::Never);
         }
-        batch.audit(opened_event(&session, loaded.now, ctx));
-        Ok(Decision::Commit(batch, (session, token, record)))
+        draft.audit(opened_event(&session, loaded.now, ctx));
+        Ok(draft.commit((session, token, record)))
     }
 
     /// Enters a session into its subject's index, within the bound.
     fn enter_index(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         subject: &Subject,
         session: &Session,
-        loaded: &Loaded,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let key = Key::Index(subject.clone());
-        let mut sids = loaded.index(subject).to_vec();
+        let mut sids = draft.loaded.index(subject).to_vec();
         if sids.len() >= self.settings.max_per_subject {
-            sids = self.make_room(batch, subject, loaded, ctx)?;
+            sids = self.make_room(draft, subject, ctx)?;
         }
         sids.push(session.sid);
-        batch.put(key.clone(), loaded.version(&key), Record::Index(sids), Review::Never);
+        draft.put(Key::Index(subject.clone()), Record::Index(sids), Review::Never);
         Ok(())
     }
 
     /// Ends the sessions used least recently until one more may live; says which still do.
     fn make_room(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         subject: &Subject,
-        loaded: &Loaded,
         ctx: &Context,
     ) -> Result<Vec<Sid>, Error> {
+        let loaded = draft.loaded;
         let state = loaded.partition()?;
         let known = loaded.subject(subject);
         let mut live: Vec<&Session> = loaded
@@ -359,7 +349,7 @@ impl<S: Store> Authority<S> {
         while live.len() > allowed {
             let Some(oldest) = live.pop() else { break };
             let closing = Closing { reason: EndReason::TooManySessions, successor: None };
-            self.close(batch, oldest, loaded, closing, ctx);
+            self.close(draft, oldest, closing, ctx);
         }
         let mut kept: Vec<Sid> = live.into_iter().map(|session| session.sid).collect();
         // A node with a slower clock, or one that knows of a later use, may find it live yet; it
@@ -500,12 +490,12 @@ impl<S: Store> Authority<S> {
                 }
                 Some(ending) => return Err(Refusal::SessionEnded(ending.reason).into()),
             }
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             let reason = EndReason::Replaced;
             let closing = Closing { reason, successor: Some(successor) };
-            self.close(&mut batch, session, loaded, closing, ctx);
-            self.leave_index(&mut batch, session, loaded);
-            Ok(Decision::Commit(batch, (successor, former)))
+            self.close(&mut draft, session, closing, ctx);
+            self.leave_index(&mut draft, session);
+            Ok(draft.commit((successor, former)))
         };
         let ((sid, (subject, epoch, data)), committed) =
             self.transact(partition, wanted, decide).await?;

@@ -11,7 +11,7 @@ use cloakroom_core::session::{EndReason, Holder, Session};
 use cloakroom_core::subject::{SubjectState, User};
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom_core::types::{Secret, Subject, Timestamp};
-use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
+use cloakroom_store::{Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -20,7 +20,7 @@ use crate::ending::{Raise, durability};
 use crate::opening::Opened;
 use crate::signin::{ACR_PASSWORD, AMR_PASSWORD, Proven, Ticket};
 use crate::throttle::NameHash;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 use crate::verify::Verified;
 
 /// A step-up about to be committed: the same through all retries.
@@ -57,14 +57,12 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Done(stepped));
             }
             let (next, token) = decide_step(self, &step, loaded)?;
-            let mut batch = Batch::default();
-            batch.expect(Key::Partition, loaded.version(&Key::Partition));
-            let key = Key::Subject(step.subject.clone());
-            batch.expect(key.clone(), loaded.version(&key));
-            log_step(&mut batch, &next, loaded.now, ctx);
-            put_session(&mut batch, &next, loaded);
+            let mut draft = Draft::of(loaded);
+            draft.expect_epochs(&next);
+            log_step(&mut draft, &next, loaded.now, ctx);
+            draft.put_session(next.clone(), Review::At(next.refused_from()));
             let known = loaded.subject(step.subject).cloned();
-            Ok(Decision::Commit(batch, (Box::new(next), known, token)))
+            Ok(draft.commit((Box::new(next), known, token)))
         };
         let ((session, subject, token), _) =
             self.transact(session.sid.partition(), keys, decide).await?;
@@ -194,22 +192,22 @@ impl<S: Store> Authority<S> {
         let gone = Refusal::SessionEnded(EndReason::UserDisabled);
         let user = loaded.user(subject).ok_or(gone)?;
         let (mut next, token) = decide_step(self, step, loaded)?;
-        let mut batch = Batch::default();
+        let mut draft = Draft::of(loaded);
         let plan =
             Raise { subject, reason: EndReason::PasswordChanged, keep: Some(*sid), lost: None };
         let at = loaded.now;
         let change = |record: &mut SubjectState| record.password_changed_at = Some(at);
         // It expects the partition as it was read, since it takes a session along.
-        self.decide_raise(&mut batch, &plan, loaded, &change)?;
+        self.decide_raise(&mut draft, &plan, &change)?;
         // The raise takes the session along as it was; what is stored is the one stepped up.
-        batch.writes.retain(|write| write.key != Key::Session(*sid));
+        draft.take_back(&Key::Session(*sid));
         let mut known = loaded.subject(subject).cloned();
         if let Some(known) = &mut known {
             known.raise(plan.reason, at);
             change(known);
             next.subject_epoch = known.epoch;
         }
-        put_session(&mut batch, &next, loaded);
+        draft.put_session(next.clone(), Review::At(next.refused_from()));
         let user = User {
             password: Some(hash.to_owned()),
             password_changed_at: Some(at),
@@ -217,10 +215,10 @@ impl<S: Store> Authority<S> {
             ..user.clone()
         };
         let key = Key::User(user.id.clone());
-        batch.put(key.clone(), loaded.version(&key), Record::User(user), Review::Never);
-        log_step(&mut batch, &next, at, ctx);
-        batch.audit(ctx.event(EventKind::UserPasswordChanged, at, Some(*sid), Some(subject)));
-        Ok(Decision::Commit(batch, (Box::new(next), known, token)))
+        draft.put(key, Record::User(user), Review::Never);
+        log_step(&mut draft, &next, at, ctx);
+        draft.audit(ctx.event(EventKind::UserPasswordChanged, at, Some(*sid), Some(subject)));
+        Ok(draft.commit((Box::new(next), known, token)))
     }
 }
 
@@ -263,18 +261,11 @@ fn own_step(step: &StepUp<'_>, loaded: &Loaded) -> Option<Stepped> {
     (stands && session.proves(&token)).then(|| (Box::new(session.clone()), known.cloned(), token))
 }
 
-fn put_session(batch: &mut Batch, next: &Session, loaded: &Loaded) {
-    let key = Key::Session(next.sid);
-    let review = Review::At(next.refused_from());
-    let version = loaded.version(&key);
-    batch.put(key, version, Record::Session(Box::new(next.clone())), review);
-}
-
-fn log_step(batch: &mut Batch, next: &Session, at: Timestamp, ctx: &Context) {
+fn log_step(draft: &mut Draft<'_>, next: &Session, at: Timestamp, ctx: &Context) {
     let (sid, auth_time) = (next.sid, next.auth_time);
-    batch.feed(FeedEntry::SessionSteppedUp { sid, auth_time });
+    draft.feed(FeedEntry::SessionSteppedUp { sid, auth_time });
     let kind = EventKind::SessionSteppedUp;
-    batch.audit(ctx.event(kind, at, Some(sid), next.subject.as_ref()));
+    draft.audit(ctx.event(kind, at, Some(sid), next.subject.as_ref()));
 }
 
 /// A user's identifier as it was taken when it was stored.

@@ -10,7 +10,7 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, Delivery, EndReason, Holder, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
-use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
+use cloakroom_store::{Follow, Key, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -18,7 +18,7 @@ use crate::context::{Context, Error};
 use crate::figures::RefreshOutcome;
 use crate::opening::Opened;
 use crate::stats::Stat;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 use crate::verify::{Credential, Verified};
 
 /// What a refresh came to, once committed.
@@ -160,13 +160,13 @@ impl<S: Store> Authority<S> {
                 Ok(Decision::Done(Outcome::Answer(kept, session, subject, same)))
             }
             RefreshDecision::Reused => {
-                let mut batch = Batch::default();
-                self.close(&mut batch, session, loaded, EndReason::RefreshReused.into(), ctx);
-                self.leave_index(&mut batch, session, loaded);
+                let mut draft = Draft::of(loaded);
+                self.close(&mut draft, session, EndReason::RefreshReused.into(), ctx);
+                self.leave_index(&mut draft, session);
                 let kind = EventKind::SessionReuseDetected;
                 let subject = session.subject.as_ref();
-                batch.audit(ctx.event(kind, loaded.now, Some(sid), subject));
-                Ok(Decision::Commit(batch, Outcome::Reused))
+                draft.audit(ctx.event(kind, loaded.now, Some(sid), subject));
+                Ok(draft.commit(Outcome::Reused))
             }
             RefreshDecision::Superseded => Err(Refusal::TokenInvalid.into()),
             RefreshDecision::Expired => Err(Refusal::TokenExpired.into()),
@@ -183,31 +183,23 @@ impl<S: Store> Authority<S> {
         ctx: &Context,
     ) -> Decision<Outcome> {
         let sid = session.sid;
-        let mut batch = Batch::default();
+        let mut draft = Draft::of(loaded);
         let mut next = session.clone();
         next.holder = Holder::Refresh(state);
         next.last_seen_at = next.last_seen_at.max(loaded.now);
-        batch.feed(FeedEntry::SessionChanged { sid });
+        draft.feed(FeedEntry::SessionChanged { sid });
         let subject_name = session.subject.as_ref();
         if elsewhere(&session.client, &ctx.client) {
             let kind = EventKind::SessionRefreshed;
-            batch.audit(ctx.event(kind, loaded.now, Some(sid), subject_name));
+            draft.audit(ctx.event(kind, loaded.now, Some(sid), subject_name));
             next.client.ip = ctx.client.ip;
             next.client.user_agent.clone_from(&ctx.client.user_agent);
         }
-        if let Some(name) = subject_name {
-            // A sign-out everywhere that was acknowledged meanwhile wins.
-            let key = Key::Subject(name.clone());
-            batch.expect(key.clone(), loaded.version(&key));
-        }
-        batch.expect(Key::Partition, loaded.version(&Key::Partition));
-        let key = Key::Session(sid);
-        let review = Review::At(next.refused_from());
-        let version = loaded.version(&key);
-        batch.put(key, version, Record::Session(Box::new(next.clone())), review);
+        draft.expect_epochs(session);
+        draft.put_session(next.clone(), Review::At(next.refused_from()));
         let subject = subject_name.and_then(|name| loaded.subject(name)).cloned();
         let outcome = RefreshOutcome::Rotated;
-        Decision::Commit(batch, Outcome::Answer(outcome, Box::new(next), subject, token))
+        draft.commit(Outcome::Answer(outcome, Box::new(next), subject, token))
     }
 }
 

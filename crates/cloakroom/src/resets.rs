@@ -9,14 +9,14 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::EndReason;
 use cloakroom_core::subject::{PasswordReset, SubjectState, User};
 use cloakroom_core::types::{Secret, Subject, Timestamp, TokenHash, same_bytes};
-use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
+use cloakroom_store::{Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
 use crate::context::{Context, Error};
 use crate::ending::{EndedMany, Raise, durability};
 use crate::passwords::stored_identifier;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 use crate::users::user_keys;
 
 /// What such a token begins with, so that secret scanners find a leaked one.
@@ -59,15 +59,13 @@ impl<S: Store> Authority<S> {
             }
             let until = loaded.now.plus(RESET_TTL);
             let reset = Some(PasswordReset { secret: hash, until });
-            let mut batch = Batch::default();
-            let subject = Key::Subject(id.clone());
-            batch.expect(subject.clone(), loaded.version(&subject));
-            let key = Key::User(id.clone());
+            let mut draft = Draft::of(loaded);
+            draft.expect(Key::Subject(id.clone()));
             let record = Record::User(User { reset, ..user.clone() });
-            batch.put(key.clone(), loaded.version(&key), record, Review::Never);
-            batch.feed(FeedEntry::RecordChanged);
-            batch.audit(ctx.event(EventKind::UserResetIssued, loaded.now, None, Some(id)));
-            Ok(Decision::Commit(batch, until))
+            draft.put(Key::User(id.clone()), record, Review::Never);
+            draft.feed(FeedEntry::RecordChanged);
+            draft.audit(ctx.event(EventKind::UserResetIssued, loaded.now, None, Some(id)));
+            Ok(draft.commit(until))
         };
         let keys = vec![Key::User(id.clone()), Key::Subject(id.clone())];
         let (until, _) = self.transact(self.partition_of(id), keys, decide).await?;
@@ -99,21 +97,20 @@ impl<S: Store> Authority<S> {
                 return Err(INVALID.into());
             }
             let at = loaded.now;
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             let plan =
                 Raise { subject: id, reason: EndReason::PasswordChanged, keep: None, lost: None };
             let change = |state: &mut SubjectState| state.password_changed_at = Some(at);
-            let revoked = self.decide_raise(&mut batch, &plan, loaded, &change)?;
-            let key = Key::User(id.clone());
+            let revoked = self.decide_raise(&mut draft, &plan, &change)?;
             let record = Record::User(User {
                 password: Some(hash.clone()),
                 password_changed_at: Some(at),
                 reset: None,
                 ..user.clone()
             });
-            batch.put(key.clone(), loaded.version(&key), record, Review::Never);
-            batch.audit(ctx.event(EventKind::UserPasswordChanged, at, None, Some(id)));
-            Ok(Decision::Commit(batch, revoked))
+            draft.put(Key::User(id.clone()), record, Review::Never);
+            draft.audit(ctx.event(EventKind::UserPasswordChanged, at, None, Some(id)));
+            Ok(draft.commit(revoked))
         };
         let wanted = Wanted::following(user_keys(id), Follow::Sessions { at_least: 1 });
         let (revoked, committed) = self.transact(home, wanted, decide).await?;

@@ -9,7 +9,7 @@ use cloakroom_core::session::{Client, Delivery, EndReason, Epochs, Grant, Object
 use cloakroom_core::subject::{PartitionState, SubjectState, User};
 use cloakroom_core::types::{Secret, Sid, Subject, Timestamp};
 use cloakroom_store::record::IdentifierPointer;
-use cloakroom_store::{Batch, Follow, Key, Record, Review, Store};
+use cloakroom_store::{Follow, Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -17,7 +17,7 @@ use crate::context::{Context, Error, Unavailable};
 use crate::hashing::{Checked, PasswordLoad};
 use crate::opening::{Carried, Opened, Plan};
 use crate::throttle::NameHash;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Draft, Loaded};
 use crate::users::user_keys;
 
 /// The `amr` value of a password (RFC 8176 section 2).
@@ -327,11 +327,10 @@ impl<S: Store> Authority<S> {
                 return Ok(Decision::Done(()));
             };
             let stored = User { password: Some(renewed.clone()), ..stored.clone() };
-            let mut batch = Batch::default();
-            let version = loaded.version(&key);
-            batch.put(key.clone(), version, Record::User(stored), Review::Never);
-            batch.feed(FeedEntry::RecordChanged);
-            Ok(Decision::Commit(batch, ()))
+            let mut draft = Draft::of(loaded);
+            draft.put(key.clone(), Record::User(stored), Review::Never);
+            draft.feed(FeedEntry::RecordChanged);
+            Ok(draft.commit(()))
         };
         self.transact(self.partition_of(&user.id), vec![key.clone()], decide).await?;
         Ok(())

@@ -8,13 +8,13 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, EndReason, Ending, Object, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::types::Subject;
-use cloakroom_store::{Batch, Durability, Follow, Key, Record, Review, Store, Version};
+use cloakroom_store::{Durability, Follow, Key, Review, Store};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::ending::{EndedMany, Raise, durability};
 use crate::throttle::NameHash;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 use crate::users::user_keys;
 
 /// A subject as it is shown.
@@ -94,20 +94,20 @@ impl<S: Store> Authority<S> {
                 None => {}
             }
         };
-        let mut batch = Batch::default();
-        self.decide_state(&mut batch, subject, (toggled, false), loaded, &apply)?;
+        let mut draft = Draft::of(loaded);
+        self.decide_state(&mut draft, subject, (toggled, false), &apply)?;
         let kind = match toggled {
             Some(true) => EventKind::UserDisabled,
             Some(false) => EventKind::UserEnabled,
             None => EventKind::SubjectChanged,
         };
-        batch.audit(ctx.event(kind, at, None, Some(subject)));
+        draft.audit(ctx.event(kind, at, None, Some(subject)));
         let mut next = state;
         if toggled == Some(true) {
             next.raise(EndReason::UserDisabled, at);
         }
         apply(&mut next);
-        Ok(Decision::Commit(batch, next))
+        Ok(draft.commit(next))
     }
 
     /// Erases what is known of a subject: its sessions end and lose what they hold, its claims and
@@ -132,20 +132,20 @@ impl<S: Store> Authority<S> {
             }
             seen = true;
             name = name.or(loaded.user(subject).map(|user| NameHash(user.identifier_hash)));
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             let revoked = match loaded.user(subject) {
-                Some(_) => self.decide_delete(&mut batch, subject, loaded, ctx)?,
+                Some(_) => self.decide_delete(&mut draft, subject, ctx)?,
                 None => {
                     let plan =
                         Raise { subject, reason: EndReason::UserDisabled, keep: None, lost: None };
                     let change = |state: &mut SubjectState| state.claims = Object::new();
-                    self.decide_raise(&mut batch, &plan, loaded, &change)?
+                    self.decide_raise(&mut draft, &plan, &change)?
                 }
             };
-            self.scrub_sessions(&mut batch, subject, loaded);
+            self.scrub_sessions(&mut draft, subject);
             let kind = EventKind::SubjectErased;
-            batch.audit(ctx.event(kind, loaded.now, None, Some(subject)));
-            Ok(Decision::Commit(batch, revoked))
+            draft.audit(ctx.event(kind, loaded.now, None, Some(subject)));
+            Ok(draft.commit(revoked))
         };
         let keys = user_keys(subject);
         let (revoked, committed) = self.transact(self.partition_of(subject), keys, decide).await?;
@@ -156,7 +156,8 @@ impl<S: Store> Authority<S> {
     }
 
     /// Ends the records of a subject's sessions one by one, without what they said of their user.
-    fn scrub_sessions(&self, batch: &mut Batch, subject: &Subject, loaded: &Loaded) {
+    fn scrub_sessions(&self, draft: &mut Draft<'_>, subject: &Subject) {
+        let loaded = draft.loaded;
         let sessions = loaded.index(subject).iter().filter_map(|sid| loaded.session(*sid));
         for session in sessions {
             let reason = EndReason::UserDisabled;
@@ -164,15 +165,8 @@ impl<S: Store> Authority<S> {
             let mut ended: Session = session.clone().ended(ending);
             ended.claims = Object::new();
             ended.client = Client::default();
-            let key = Key::Session(ended.sid);
-            let review = Review::At(loaded.now.plus(self.settings.keep_ended));
-            let version = loaded.version(&key);
-            batch.put(key, version, Record::Session(Box::new(ended)), review);
-            let data = Key::Data(session.sid);
-            let version = loaded.version(&data);
-            if version != Version::ZERO {
-                batch.delete(data, version);
-            }
+            draft.put_session(ended, Review::At(loaded.now.plus(self.settings.keep_ended)));
+            draft.delete_any(Key::Data(session.sid));
         }
     }
 }

@@ -6,13 +6,13 @@ use cloakroom_core::limits::FEED_MARGIN;
 use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Ending, Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid, Timestamp};
-use cloakroom_store::{Batch, Follow, Key, Log, Record, Review, Store, Version};
+use cloakroom_store::{Follow, Key, Log, Review, Store};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
 use crate::opening::ended_feed;
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 
 /// Records looked at, and log entries trimmed, at a time.
 const BATCH: usize = 128;
@@ -157,60 +157,52 @@ impl<S: Store> Authority<S> {
             now
         };
         let subject = loaded.subject_of(session)?;
-        let version = loaded.version(&key);
-        let mut batch = Batch::default();
+        let mut draft = Draft::of(loaded);
         let fate = match session.standing(subject, loaded.partition()?, now) {
             Ok(()) => {
-                let record = Record::Session(Box::new(session.clone()));
-                batch.put(key, version, record, Review::At(session.refused_from()));
+                draft.put_session(session.clone(), Review::At(session.refused_from()));
                 Fate::Kept
             }
-            Err(ending) => self.review_ended(&mut batch, session, ending, loaded, now),
+            Err(ending) => self.review_ended(&mut draft, session, ending, now),
         };
-        Ok(Decision::Commit(batch, fate))
+        Ok(draft.commit(fate))
     }
 
     fn review_ended(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         session: &Session,
         ending: Ending,
-        loaded: &Loaded,
         now: Timestamp,
     ) -> Fate {
-        let key = Key::Session(session.sid);
-        let version = loaded.version(&key);
         let keep_until = ending.at.plus(self.settings.keep_ended);
-        let data = Key::Data(session.sid);
         if session.lifecycle == Lifecycle::Live {
             let ctx = Context::system();
             let (kind, subject) = (EventKind::SessionEnded, session.subject.as_ref());
             let mut event = ctx.event(kind, ending.at, Some(session.sid), subject);
             event.reason = Some(ending.reason.as_str().to_owned());
-            batch.audit(event);
-            batch.feed(ended_feed(session, ending.reason, self.forget_at(now)));
+            draft.audit(event);
+            draft.feed(ended_feed(session, ending.reason, self.forget_at(now)));
         }
-        if loaded.version(&data) != Version::ZERO && ending.successor.is_none() {
-            batch.delete(data.clone(), loaded.version(&data));
+        if ending.successor.is_none() {
+            draft.delete_any(Key::Data(session.sid));
         }
-        self.leave_index(batch, session, loaded);
+        self.leave_index(draft, session);
         if now < keep_until {
-            let ended = session.clone().ended(ending);
-            let record = Record::Session(Box::new(ended));
-            batch.put(key, version, record, Review::At(keep_until));
+            draft.put_session(session.clone().ended(ending), Review::At(keep_until));
             return Fate::Ended;
         }
-        if loaded.version(&data) != Version::ZERO && ending.successor.is_some() {
-            batch.delete(data.clone(), loaded.version(&data));
+        if ending.successor.is_some() {
+            draft.delete_any(Key::Data(session.sid));
         }
-        batch.delete(key, version);
+        draft.delete(Key::Session(session.sid));
         Fate::Removed
     }
 }
 
 /// Removes a record whose own expiry is past; the store shows it to nobody any more.
 fn remove(key: &Key, loaded: &Loaded) -> Decision<Fate> {
-    let mut batch = Batch::default();
-    batch.delete(key.clone(), loaded.version(key));
-    Decision::Commit(batch, Fate::Removed)
+    let mut draft = Draft::of(loaded);
+    draft.delete(key.clone());
+    draft.commit(Fate::Removed)
 }

@@ -10,11 +10,11 @@ use cloakroom_core::rate::{Admission, Quota, whole_seconds};
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::types::Partition;
 use cloakroom_store::record::IdentifierPointer;
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Key, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Draft, Loaded};
 
 /// A name that somebody signs in by, as keyed hash. One that nobody can have is hashed as well, so
 /// that it costs what any other costs.
@@ -155,13 +155,13 @@ impl<S: Store> Authority<S> {
         let keys: Vec<Key> = keys.chain(beside.clone()).collect();
         let decide = |loaded: &Loaded| {
             let pointer = beside.as_ref().and_then(|key| pointer_at(key, loaded));
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             let mut written = Vec::new();
             let mut wait = None;
             for Counter { key, quota, .. } in &group.counters {
                 match quota.admit(state_of(key, loaded), loaded.now) {
                     Admission::Admitted { state, .. } => {
-                        keep(&mut batch, key, state, loaded);
+                        keep(&mut draft, key, state);
                         written.push((key.clone(), Record::Throttle(state)));
                     }
                     Admission::Refused { retry_after, .. } => wait = wait.max(Some(retry_after)),
@@ -170,7 +170,7 @@ impl<S: Store> Authority<S> {
             Ok(match wait {
                 // A refused attempt is counted nowhere.
                 Some(wait) => Decision::Done((Err(wait), pointer)),
-                None => Decision::Commit(batch, (Ok(written), pointer)),
+                None => draft.commit((Ok(written), pointer)),
             })
         };
         let ((counted, pointer), committed) = self.transact(group.partition, keys, decide).await?;
@@ -193,7 +193,7 @@ impl<S: Store> Authority<S> {
     ) -> Result<(), Error> {
         let keys: Vec<Key> = group.counters.iter().map(|counter| counter.key.clone()).collect();
         let decide = |loaded: &Loaded| {
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             for counter in &group.counters {
                 let key = &counter.key;
                 let state = match how(counter) {
@@ -201,14 +201,14 @@ impl<S: Store> Authority<S> {
                     OnSuccess::GiveBack => counter.quota.give_back(state_of(key, loaded)),
                 };
                 if Quota::forget_at(state) > loaded.now {
-                    keep(&mut batch, key, state, loaded);
+                    keep(&mut draft, key, state);
                 } else if loaded.get(key).is_some() {
-                    batch.delete(key.clone(), loaded.version(key));
+                    draft.delete(key.clone());
                 }
             }
-            Ok(match batch.writes.is_empty() {
+            Ok(match draft.is_empty() {
                 true => Decision::Done(()),
-                false => Decision::Commit(batch, ()),
+                false => draft.commit(()),
             })
         };
         self.transact_from(left, group.partition, keys, decide).await?;
@@ -231,9 +231,8 @@ fn state_of(key: &Key, loaded: &Loaded) -> u64 {
     }
 }
 
-fn keep(batch: &mut Batch, key: &Key, state: u64, loaded: &Loaded) {
+fn keep(draft: &mut Draft<'_>, key: &Key, state: u64) {
     let until = Quota::forget_at(state);
     let record = Record::Throttle(state);
-    let version = loaded.version(key);
-    batch.put_until(key.clone(), version, record, Review::At(until), Some(until));
+    draft.put_until(key.clone(), record, Review::At(until), Some(until));
 }

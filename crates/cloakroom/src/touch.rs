@@ -9,12 +9,12 @@ use std::time::Duration;
 use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid};
-use cloakroom_store::{Batch, Key, Record, Review, Store};
+use cloakroom_store::{Key, Review, Store};
 
 use crate::authority::Authority;
 use crate::cache::Meters;
 use crate::context::Error;
-use crate::transact::{Decision, Loaded};
+use crate::transact::{Decision, Draft, Loaded};
 
 /// Uses that wait to be written down, at most; beyond, the next use asks again.
 const WAITING_MAX: usize = 100_000;
@@ -167,7 +167,7 @@ impl<S: Store> Authority<S> {
     ) -> Result<(), Error> {
         let keys: Vec<Key> = touched.iter().map(|(sid, _)| Key::Session(*sid)).collect();
         let decide = |loaded: &Loaded| {
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             for (sid, meters) in touched {
                 // Before the instant is read: a use after this asks again.
                 meters.take_queued();
@@ -185,15 +185,13 @@ impl<S: Store> Authority<S> {
                 }
                 let mut session = session.clone();
                 session.last_seen_at = seen_at;
-                let key = Key::Session(*sid);
-                let version = loaded.version(&key);
-                batch.put(key, version, Record::Session(Box::new(session)), Review::Keep);
+                draft.put_session(session, Review::Keep);
             }
-            if batch.writes.is_empty() {
+            if draft.is_empty() {
                 return Ok(Decision::Done(0));
             }
-            let written = u64::try_from(batch.writes.len()).unwrap_or(u64::MAX);
-            Ok(Decision::Commit(batch, written))
+            let written = u64::try_from(draft.writes()).unwrap_or(u64::MAX);
+            Ok(draft.commit(written))
         };
         let (written, _) = self.transact(partition, keys, decide).await?;
         self.touches.written.fetch_add(written, Ordering::Relaxed);

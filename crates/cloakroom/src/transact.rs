@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use cloakroom_core::event::{Event, FeedEntry};
 #[cfg(feature = "mutants")]
 use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Object, Session};
@@ -15,7 +16,8 @@ use cloakroom_core::types::{Partition, Sid, Subject, Timestamp};
 #[cfg(feature = "mutants")]
 use cloakroom_store::Found;
 use cloakroom_store::{
-    Batch, Commit, Committed, Entry, Follow, Key, Record, Store, StoreError, Version, Versioned,
+    Batch, Commit, Committed, Entry, Follow, Key, Record, Review, Store, StoreError, Version,
+    Versioned,
 };
 
 use crate::authority::Authority;
@@ -71,6 +73,100 @@ pub(crate) enum Decision<T> {
     Commit(Batch, T),
     /// More records are needed to decide.
     Load(Vec<Key>),
+}
+
+/// A change in the making: what is written of a record, or relies on it, expects the version that
+/// was loaded.
+pub(crate) struct Draft<'a> {
+    pub(crate) loaded: &'a Loaded,
+    pub(crate) batch: Batch,
+}
+
+impl<'a> Draft<'a> {
+    /// Of nothing yet, decided on what was loaded.
+    pub(crate) fn of(loaded: &'a Loaded) -> Self {
+        Self { loaded, batch: Batch::default() }
+    }
+
+    /// Expects a record to stay as it was loaded.
+    pub(crate) fn expect(&mut self, key: Key) {
+        let version = self.loaded.version(&key);
+        self.batch.expect(key, version);
+    }
+
+    /// Expects the epochs of a session as they were loaded: a sign-out everywhere that was
+    /// acknowledged meanwhile wins over a write.
+    pub(crate) fn expect_epochs(&mut self, session: &Session) {
+        self.expect(Key::Partition);
+        if let Some(subject) = &session.subject {
+            self.expect(Key::Subject(subject.clone()));
+        }
+    }
+
+    /// Stores a record that never expires by itself.
+    pub(crate) fn put(&mut self, key: Key, record: Record, review: Review) {
+        self.put_until(key, record, review, None);
+    }
+
+    /// Stores a record that is invisible from `expires_at` on.
+    pub(crate) fn put_until(
+        &mut self,
+        key: Key,
+        record: Record,
+        review: Review,
+        expires_at: Option<Timestamp>,
+    ) {
+        let version = self.loaded.version(&key);
+        self.batch.put_until(key, version, record, review, expires_at);
+    }
+
+    /// Stores a session.
+    pub(crate) fn put_session(&mut self, session: Session, review: Review) {
+        self.put(Key::Session(session.sid), Record::Session(Box::new(session)), review);
+    }
+
+    /// Removes a record.
+    pub(crate) fn delete(&mut self, key: Key) {
+        let version = self.loaded.version(&key);
+        self.batch.delete(key, version);
+    }
+
+    /// Removes a record where there is one.
+    pub(crate) fn delete_any(&mut self, key: Key) {
+        if self.loaded.version(&key) != Version::ZERO {
+            self.delete(key);
+        }
+    }
+
+    /// Takes back what was to be written of a record: something else is.
+    pub(crate) fn take_back(&mut self, key: &Key) {
+        self.batch.writes.retain(|write| write.key != *key);
+    }
+
+    /// Whether it writes no record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.writes.is_empty()
+    }
+
+    /// How many records it writes.
+    pub(crate) fn writes(&self) -> usize {
+        self.batch.writes.len()
+    }
+
+    /// Logs for followers.
+    pub(crate) fn feed(&mut self, entry: FeedEntry) {
+        self.batch.feed(entry);
+    }
+
+    /// Logs for the audit.
+    pub(crate) fn audit(&mut self, event: Event) {
+        self.batch.audit(event);
+    }
+
+    /// The decision to store it; then the answer holds.
+    pub(crate) fn commit<T>(self, answer: T) -> Decision<T> {
+        Decision::Commit(self.batch, answer)
+    }
 }
 
 impl Loaded {

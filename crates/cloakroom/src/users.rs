@@ -15,7 +15,7 @@ use cloakroom_core::session::{EndReason, Object};
 use cloakroom_core::subject::{SubjectState, User};
 use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp, same_bytes};
 use cloakroom_store::record::IdentifierPointer;
-use cloakroom_store::{Batch, Durability, Follow, Key, Kind, Record, Review, Store};
+use cloakroom_store::{Durability, Follow, Key, Kind, Record, Review, Store};
 
 use crate::authority::Authority;
 use crate::clock::draw;
@@ -24,7 +24,7 @@ use crate::ending::{EndedMany, Raise, durability};
 use crate::listing::{not_a_cursor, page_end};
 use crate::passwords::stored_identifier;
 use crate::throttle::{NameHash, pointer_at};
-use crate::transact::{Decision, Loaded, Wanted};
+use crate::transact::{Decision, Draft, Loaded, Wanted};
 
 /// How old a pointer may be when its user's record is committed: far below the age at which
 /// somebody else may take it for abandoned.
@@ -303,9 +303,9 @@ impl<S: Store> Authority<S> {
                 };
             };
             former = Some(NameHash(user.identifier_hash));
-            let mut batch = Batch::default();
-            let revoked = self.decide_delete(&mut batch, id, loaded, ctx)?;
-            Ok(Decision::Commit(batch, revoked))
+            let mut draft = Draft::of(loaded);
+            let revoked = self.decide_delete(&mut draft, id, ctx)?;
+            Ok(draft.commit(revoked))
         };
         let (revoked, committed) =
             self.transact(self.partition_of(id), with_sessions(id), decide).await?;
@@ -318,20 +318,18 @@ impl<S: Store> Authority<S> {
     /// Adds the deletion of a user and the end of all its sessions to a batch.
     pub(crate) fn decide_delete(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         id: &Subject,
-        loaded: &Loaded,
         ctx: &Context,
     ) -> Result<usize, Error> {
         let plan = Raise { subject: id, reason: EndReason::UserDisabled, keep: None, lost: None };
-        let at = loaded.now;
-        let revoked = self.decide_raise(batch, &plan, loaded, &|state: &mut SubjectState| {
+        let at = draft.loaded.now;
+        let revoked = self.decide_raise(draft, &plan, &|state: &mut SubjectState| {
             state.disabled_at = state.disabled_at.or(Some(at));
             state.claims = Object::new();
         })?;
-        let key = Key::User(id.clone());
-        batch.delete(key.clone(), loaded.version(&key));
-        batch.audit(ctx.event(EventKind::UserDeleted, at, None, Some(id)));
+        draft.delete(Key::User(id.clone()));
+        draft.audit(ctx.event(EventKind::UserDeleted, at, None, Some(id)));
         Ok(revoked)
     }
 
@@ -365,12 +363,12 @@ impl<S: Store> Authority<S> {
             state.disabled_at = disabled.then_some(at);
             state.password_changed_at = user.password_changed_at;
             let view = view(&user, Some(&state))?;
-            let mut batch = Batch::default();
-            put(&mut batch, Key::User(id.clone()), Record::User(user), loaded);
-            put(&mut batch, Key::Subject(id.clone()), Record::Subject(state), loaded);
-            batch.feed(FeedEntry::RecordChanged);
-            batch.audit(ctx.event(EventKind::UserCreated, at, None, Some(&id)));
-            Ok(Decision::Commit(batch, view))
+            let mut draft = Draft::of(loaded);
+            draft.put(Key::User(id.clone()), Record::User(user), Review::Never);
+            draft.put(Key::Subject(id.clone()), Record::Subject(state), Review::Never);
+            draft.feed(FeedEntry::RecordChanged);
+            draft.audit(ctx.event(EventKind::UserCreated, at, None, Some(&id)));
+            Ok(draft.commit(view))
         };
         let keys = vec![Key::User(id.clone()), Key::Subject(id.clone())];
         Ok(self.transact(self.partition_of(&id), keys, decide).await?.0)
@@ -451,14 +449,14 @@ impl<S: Store> Authority<S> {
         if !renamed && !claims_changed && new_hash.is_none() && toggled.is_none() {
             return Ok(Decision::Done(view));
         }
-        let mut batch = Batch::default();
+        let mut draft = Draft::of(loaded);
         let key = Key::User(id.clone());
         if renamed || voided || new_hash.is_some() {
-            put(&mut batch, key, Record::User(next), loaded);
+            draft.put(key, Record::User(next), Review::Never);
         } else {
-            batch.expect(key.clone(), loaded.version(&key));
+            draft.expect(key);
         }
-        self.decide_state(&mut batch, id, (toggled, new_hash.is_some()), loaded, &apply)?;
+        self.decide_state(&mut draft, id, (toggled, new_hash.is_some()), &apply)?;
         for (happened, kind) in [
             (renamed || claims_changed, EventKind::UserChanged),
             (new_hash.is_some(), EventKind::UserPasswordChanged),
@@ -466,22 +464,22 @@ impl<S: Store> Authority<S> {
             (toggled == Some(false), EventKind::UserEnabled),
         ] {
             if happened {
-                batch.audit(ctx.event(kind, at, None, Some(id)));
+                draft.audit(ctx.event(kind, at, None, Some(id)));
             }
         }
-        Ok(Decision::Commit(batch, view))
+        Ok(draft.commit(view))
     }
 
     /// Adds the change of a subject's state to a batch: with the end of all its sessions where it
     /// was disabled or its password set, else alone.
     pub(crate) fn decide_state(
         &self,
-        batch: &mut Batch,
+        draft: &mut Draft<'_>,
         subject: &Subject,
         (toggled, password_set): (Option<bool>, bool),
-        loaded: &Loaded,
         apply: &impl Fn(&mut SubjectState),
     ) -> Result<usize, Error> {
+        let loaded = draft.loaded;
         let reason = match (toggled, password_set) {
             (Some(true), _) => Some(EndReason::UserDisabled),
             (Some(false) | None, true) => Some(EndReason::PasswordChanged),
@@ -489,13 +487,13 @@ impl<S: Store> Authority<S> {
         };
         if let Some(reason) = reason {
             let plan = Raise { subject, reason, keep: None, lost: None };
-            return self.decide_raise(batch, &plan, loaded, apply);
+            return self.decide_raise(draft, &plan, apply);
         }
         let mut state =
             loaded.subject(subject).cloned().unwrap_or_else(|| SubjectState::new(subject.clone()));
         apply(&mut state);
-        put(batch, Key::Subject(subject.clone()), Record::Subject(state), loaded);
-        batch.feed(FeedEntry::SubjectChanged { subject: subject.clone() });
+        draft.put(Key::Subject(subject.clone()), Record::Subject(state), Review::Never);
+        draft.feed(FeedEntry::SubjectChanged { subject: subject.clone() });
         Ok(0)
     }
 
@@ -519,10 +517,10 @@ impl<S: Store> Authority<S> {
                     // Somebody else came first: look again whose it is.
                     return Ok(Decision::Done(false));
                 }
-                let mut batch = Batch::default();
-                put(&mut batch, key.clone(), Record::Identifier(mine.clone()), loaded);
-                batch.feed(FeedEntry::RecordChanged);
-                Ok(Decision::Commit(batch, true))
+                let mut draft = Draft::of(loaded);
+                draft.put(key.clone(), Record::Identifier(mine.clone()), Review::Never);
+                draft.feed(FeedEntry::RecordChanged);
+                Ok(draft.commit(true))
             };
             let home = self.home_of_name(name);
             if self.transact(home, vec![key.clone()], decide).await?.0 {
@@ -538,12 +536,12 @@ impl<S: Store> Authority<S> {
         let key = Key::Identifier(name.0);
         let began = self.now();
         let decide = |loaded: &Loaded| {
-            let mut batch = Batch::default();
+            let mut draft = Draft::of(loaded);
             match pointer_at(&key, loaded) {
                 Some(pointer) if pointer.user == *id && pointer.at < began => {
-                    batch.delete(key.clone(), loaded.version(&key));
-                    batch.feed(FeedEntry::RecordChanged);
-                    Ok(Decision::Commit(batch, ()))
+                    draft.delete(key.clone());
+                    draft.feed(FeedEntry::RecordChanged);
+                    Ok(draft.commit(()))
                 }
                 Some(_) | None => Ok(Decision::Done(())),
             }
@@ -619,11 +617,6 @@ fn view(user: &User, state: Option<&SubjectState>) -> Result<UserView, Error> {
         password_changed_at: user.password_changed_at,
         ended: None,
     })
-}
-
-fn put(batch: &mut Batch, key: Key, record: Record, loaded: &Loaded) {
-    let version = loaded.version(&key);
-    batch.put(key, version, record, Review::Never);
 }
 
 fn still_claimed(claimed_at: Timestamp, now: Timestamp) -> Result<(), Error> {
