@@ -2,8 +2,10 @@
 -- process, so they cost no planning even where no statement may be kept from one transaction to
 -- the next. They know nothing about sessions.
 --
--- Their settings keep the plans on the indices: a plan may be made while a table is nearly empty
--- and is used long after it has grown.
+-- Their settings keep the plans on the indices, and have each made once: a plan may be made while a
+-- table is nearly empty and is used long after it has grown. For the same reason records are looked
+-- up in subqueries (OFFSET 0): joined, they could be found by the partition alone, and be compared
+-- one by one with what is asked for.
 
 CREATE FUNCTION load_records(in_partition integer, in_kinds text[], in_names text[])
     RETURNS TABLE (place bigint, version bigint, format smallint, record text)
@@ -12,6 +14,7 @@ CREATE FUNCTION load_records(in_partition integer, in_kinds text[], in_names tex
     SET enable_seqscan = off
     SET enable_hashjoin = off
     SET enable_mergejoin = off
+    SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -21,8 +24,9 @@ BEGIN
     RETURN QUERY
         SELECT k.place, r.version, r.format, r.record::text
         FROM unnest(in_kinds, in_names) WITH ORDINALITY AS k (kind, name, place)
-        JOIN records r
-            ON r.partition = in_partition AND r.kind = k.kind AND r.name = k.name
+        CROSS JOIN LATERAL (
+            SELECT o.version, o.format, o.record, o.invisible_at FROM records o
+            WHERE o.partition = in_partition AND o.kind = k.kind AND o.name = k.name OFFSET 0) r
         WHERE r.invisible_at IS NULL OR r.invisible_at > v_now;
 END
 $$;
@@ -50,6 +54,7 @@ CREATE FUNCTION commit_batch(
     SET enable_seqscan = off
     SET enable_hashjoin = off
     SET enable_mergejoin = off
+    SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -76,9 +81,10 @@ BEGIN
     SELECT e.place INTO v_conflict
         FROM unnest(in_kinds, in_names, in_expected)
             WITH ORDINALITY AS e (kind, name, expected, place)
-        LEFT JOIN records r
-            ON r.partition = in_partition AND r.kind = e.kind AND r.name = e.name
-            AND (r.invisible_at IS NULL OR r.invisible_at > v_now)
+        LEFT JOIN LATERAL (
+            SELECT o.version, o.invisible_at FROM records o
+            WHERE o.partition = in_partition AND o.kind = e.kind AND o.name = e.name OFFSET 0) r
+            ON r.invisible_at IS NULL OR r.invisible_at > v_now
         WHERE coalesce(r.version, 0) <> e.expected
         ORDER BY e.place LIMIT 1;
     IF FOUND THEN
@@ -87,10 +93,15 @@ BEGIN
     END IF;
 
     IF false = ANY (in_put) THEN
-        DELETE FROM records r
-            USING unnest(in_put, in_write_kinds, in_write_names) AS w (is_put, kind, name)
-            WHERE NOT w.is_put
-                AND r.partition = in_partition AND r.kind = w.kind AND r.name = w.name;
+        -- Nobody moves them meanwhile: the partition is locked.
+        DELETE FROM records WHERE ctid = ANY (ARRAY(
+            SELECT r.ctid
+            FROM unnest(in_put, in_write_kinds, in_write_names) AS w (is_put, kind, name)
+            CROSS JOIN LATERAL (
+                SELECT o.ctid FROM records o
+                WHERE o.partition = in_partition AND o.kind = w.kind AND o.name = w.name
+                OFFSET 0) r
+            WHERE NOT w.is_put));
     END IF;
 
     IF true = ANY (in_put) THEN

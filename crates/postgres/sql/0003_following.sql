@@ -12,6 +12,7 @@ CREATE FUNCTION load_following(
     SET enable_seqscan = off
     SET enable_hashjoin = off
     SET enable_mergejoin = off
+    SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -22,8 +23,10 @@ BEGIN
         WITH asked AS MATERIALIZED (
             SELECT k.place, k.kind, r.version, r.format, r.record, r.subject
             FROM unnest(in_kinds, in_names) WITH ORDINALITY AS k (kind, name, place)
-            JOIN records r
-                ON r.partition = in_partition AND r.kind = k.kind AND r.name = k.name
+            CROSS JOIN LATERAL (
+                SELECT o.version, o.format, o.record, o.subject, o.invisible_at FROM records o
+                WHERE o.partition = in_partition AND o.kind = k.kind AND o.name = k.name
+                OFFSET 0) r
             WHERE r.invisible_at IS NULL OR r.invisible_at > v_now
         ), named AS (
             SELECT f.kind, a.subject AS name
@@ -38,7 +41,9 @@ BEGIN
         UNION ALL
         SELECT NULL::bigint, r.version, r.format, r.record::text, r.kind, r.name
         FROM named n
-        JOIN records r ON r.partition = in_partition AND r.kind = n.kind AND r.name = n.name
+        CROSS JOIN LATERAL (
+            SELECT o.version, o.format, o.record, o.kind, o.name, o.invisible_at FROM records o
+            WHERE o.partition = in_partition AND o.kind = n.kind AND o.name = n.name OFFSET 0) r
         WHERE r.invisible_at IS NULL OR r.invisible_at > v_now;
 END
 $$;

@@ -96,6 +96,9 @@ impl Statements {
 
 /// One statement and so one state, and one look at the clock. Where nothing can be kept in a
 /// connection, a function keeps its plan.
+///
+/// `OFFSET 0` keeps the subquery one: joined, with a plan made while the table was nearly empty,
+/// the records were looked up by their partition alone and compared with the keys one by one.
 fn load(schema: &str, route: Route) -> Statement {
     match route {
         Route::Pooled => Statement::once(format!(
@@ -105,8 +108,10 @@ fn load(schema: &str, route: Route) -> Statement {
             sql: format!(
                 "SELECT k.place, r.version, r.format, r.record::text \
                  FROM unnest($2, $3) WITH ORDINALITY AS k (kind, name, place) \
-                 JOIN {schema}.records r \
-                     ON r.partition = $1 AND r.kind = k.kind AND r.name = k.name \
+                 CROSS JOIN LATERAL ( \
+                     SELECT o.version, o.format, o.record, o.invisible_at \
+                     FROM {schema}.records o \
+                     WHERE o.partition = $1 AND o.kind = k.kind AND o.name = k.name OFFSET 0) r \
                  WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT clock_timestamp())"
             ),
             is_kept: true,
@@ -127,8 +132,11 @@ fn following(schema: &str, route: Route) -> Statement {
                  asked AS MATERIALIZED ( \
                      SELECT k.place, k.kind, r.version, r.format, r.record, r.subject \
                      FROM unnest($2, $3) WITH ORDINALITY AS k (kind, name, place) \
-                     JOIN {schema}.records r \
-                         ON r.partition = $1 AND r.kind = k.kind AND r.name = k.name \
+                     CROSS JOIN LATERAL ( \
+                         SELECT o.version, o.format, o.record, o.subject, o.invisible_at \
+                         FROM {schema}.records o \
+                         WHERE o.partition = $1 AND o.kind = k.kind AND o.name = k.name \
+                         OFFSET 0) r \
                      WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT now FROM clock) \
                  ), named AS ( \
                      SELECT f.kind, a.subject AS name \
@@ -143,8 +151,10 @@ fn following(schema: &str, route: Route) -> Statement {
                  UNION ALL \
                  SELECT NULL::bigint, r.version, r.format, r.record::text, r.kind, r.name \
                  FROM named n \
-                 JOIN {schema}.records r \
-                     ON r.partition = $1 AND r.kind = n.kind AND r.name = n.name \
+                 CROSS JOIN LATERAL ( \
+                     SELECT o.version, o.format, o.record, o.kind, o.name, o.invisible_at \
+                     FROM {schema}.records o \
+                     WHERE o.partition = $1 AND o.kind = n.kind AND o.name = n.name OFFSET 0) r \
                  WHERE r.invisible_at IS NULL OR r.invisible_at > (SELECT now FROM clock)"
             ),
             is_kept: true,

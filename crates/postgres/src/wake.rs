@@ -77,7 +77,11 @@ impl fmt::Debug for Wake {
 
 /// Announces what was committed, a few times a second at most.
 async fn send(link: Link, channel: String, sent: Arc<Basket>) {
-    let notify = Statement::once("SELECT pg_notify($1, $2)".to_owned());
+    // It needn't outlive a power loss, so it waits for no flush, and holds the lock that all
+    // notifying transactions share as briefly.
+    let notify = Statement::once(
+        "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)".to_owned(),
+    );
     loop {
         let payload = sent.take().await.map(|partitions| spell(&partitions)).unwrap_or_default();
         let arguments: [crate::link::Argument<'_>; 2] =

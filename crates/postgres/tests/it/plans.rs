@@ -123,6 +123,15 @@ async fn explain(client: &Client, schema: &str) -> String {
     plans
 }
 
+/// By what an index is searched, in all of these plans.
+fn conditions<'a>(plans: &'a str, index: &str) -> Vec<&'a str> {
+    let lines: Vec<&str> = plans.lines().collect();
+    let pairs = lines.windows(2).filter(|pair| pair[0].contains(index));
+    let found: Vec<&str> = pairs.map(|pair| pair[1]).filter(|l| l.contains("Cond:")).collect();
+    assert!(!found.is_empty(), "{index} isn't searched: {plans}");
+    found
+}
+
 /// How often each table was read from end to end, by anybody.
 async fn scans(client: &Client, schema: &str) -> Vec<(String, i64)> {
     let sql = "SELECT relname::text, coalesce(seq_scan, 0) FROM pg_stat_user_tables \
@@ -177,6 +186,9 @@ async fn no_call_reads_a_table_from_end_to_end_at_a_million_records() {
         assert!(plans.contains(&format!("{table}_pkey on {table}")), "no plan of {table}: {plans}");
     }
     assert!(plans.contains("records_review on records"), "{plans}");
+    for condition in conditions(&plans, "records_pkey") {
+        assert!(condition.contains("name"), "a partition is searched: {condition}\n{plans}");
+    }
     let unasked = explain(&client, &settings.schema).await;
     assert!(!unasked.contains("Seq Scan"), "{unasked}");
 }
