@@ -22,7 +22,8 @@ use cloakroom_core::types::{Partition, Secret, Sid, Subject, Timestamp};
 use cloakroom_store::Key;
 use quick_cache::{DefaultHashBuilder, Lifecycle, UnitWeighter};
 
-use crate::verify::Verified;
+use crate::data::DataView;
+use crate::verify::{Verified, Via};
 
 /// What a node counts for one session; none of it is stored.
 #[derive(Debug, Default)]
@@ -32,6 +33,35 @@ pub struct Meters {
     seen_at: AtomicI64,
     queued: std::sync::atomic::AtomicBool,
     assertion: Mutex<Option<Assertion>>,
+    /// What a caller made of the session as its cookie proved it, and as its tokens did.
+    made: [ArcSwapOption<Made>; 2],
+    data: ArcSwapOption<KeptData>,
+}
+
+/// A session's data as it was read after this very record had been.
+#[derive(Debug)]
+struct KeptData {
+    session: Arc<Session>,
+    view: Arc<DataView>,
+}
+
+/// What was made of a session and its subject: good as long as these very records are the ones in
+/// hand.
+#[derive(Debug)]
+struct Made {
+    session: Arc<Session>,
+    subject: Option<Arc<SubjectState>>,
+    value: Arc<dyn Any + Send + Sync>,
+}
+
+/// Whether a session and its subject are these very records.
+fn are_same(session: &Arc<Session>, subject: Option<&Arc<SubjectState>>, of: &Verified) -> bool {
+    let same_subject = match (subject, &of.subject) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    same_subject && Arc::ptr_eq(session, &of.session)
 }
 
 /// A session's assertion for the upstreams of a gateway: a signed token.
@@ -130,6 +160,48 @@ impl Meters {
 
     pub(crate) fn assertion(&self) -> MutexGuard<'_, Option<Assertion>> {
         self.assertion.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a caller makes of the records in `verified`: made once, and kept until they change.
+    pub(crate) fn made<T: Send + Sync + 'static>(
+        &self,
+        verified: &Verified,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let slot = match verified.via {
+            Via::Cookie => &self.made[0],
+            Via::Access(_) | Via::Refresh => &self.made[1],
+        };
+        if let Some(made) = &*slot.load()
+            && are_same(&made.session, made.subject.as_ref(), verified)
+            && let Ok(value) = Arc::clone(&made.value).downcast()
+        {
+            return value;
+        }
+        let value = Arc::new(make());
+        let (session, subject) = (Arc::clone(&verified.session), verified.subject.clone());
+        slot.store(Some(Arc::new(Made { session, subject, value: value.clone() })));
+        value
+    }
+
+    /// The data that was kept with this very record.
+    pub(crate) fn data(&self, session: &Arc<Session>) -> Option<Arc<DataView>> {
+        let kept = self.data.load();
+        let kept = kept.as_ref().filter(|kept| Arc::ptr_eq(&kept.session, session));
+        kept.map(|kept| Arc::clone(&kept.view))
+    }
+
+    /// Keeps data that was read after `session` had been taken from the cache. Each change of the
+    /// data drops that record from the cache, and none that was read before it comes back: as long
+    /// as the record is there, the data is what it was.
+    pub(crate) fn keep_data(&self, session: Arc<Session>, view: Arc<DataView>) {
+        self.data.store(Some(Arc::new(KeptData { session, view })));
+    }
+
+    /// Lets go of what was kept with the session: it has changed, or is over.
+    fn forget_kept(&self) {
+        self.made.iter().for_each(|slot| slot.store(None));
+        self.data.store(None);
     }
 }
 
@@ -373,11 +445,10 @@ impl Cache {
         self.note(partition, |_| {});
         for key in keys {
             match key {
-                Key::Session(sid) => drop(self.sessions.remove(sid)),
+                Key::Session(sid) | Key::Data(sid) => self.evict(*sid),
                 Key::Subject(subject) => drop(self.subjects.remove(subject)),
                 Key::Partition => self.forget_partition(partition),
-                Key::Data(_)
-                | Key::Index(_)
+                Key::Index(_)
                 | Key::User(_)
                 | Key::Identifier(_)
                 | Key::DeniedToken(_)
@@ -391,9 +462,12 @@ impl Cache {
         }
     }
 
-    /// Drops what is cached of a session that the store doesn't have (any more).
+    /// Drops what is cached of a session that has changed, or that the store doesn't have (any
+    /// more).
     pub(crate) fn evict(&self, sid: Sid) {
-        self.sessions.remove(&sid);
+        if let Some((_, cached)) = self.sessions.remove(&sid) {
+            cached.meters.forget_kept();
+        }
     }
 
     /// Drops everything that is cached of a partition, and all that is cached at all of sessions:
@@ -424,11 +498,11 @@ impl Cache {
         match entry {
             FeedEntry::SessionEnded { sid, .. }
             | FeedEntry::SessionSteppedUp { sid, .. }
-            | FeedEntry::SessionChanged { sid } => drop(self.sessions.remove(sid)),
+            | FeedEntry::SessionChanged { sid } => self.evict(*sid),
             FeedEntry::SubjectRaised { subject, except, .. } => {
                 drop(self.subjects.remove(subject));
                 if let Some(sid) = except {
-                    drop(self.sessions.remove(sid));
+                    self.evict(*sid);
                 }
             }
             FeedEntry::SubjectChanged { subject } => drop(self.subjects.remove(subject)),

@@ -1,16 +1,22 @@
 //! A session's data: versioned, so that no update is lost.
 
+use std::sync::Arc;
+
 use cloakroom_core::event::{EventKind, FeedEntry};
 use cloakroom_core::json::merge_patch;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Lifecycle, Object};
 use cloakroom_core::types::Sid;
 use cloakroom_store::{Follow, Key, Record, Review, Store, StoreError, Version};
+use serde_json::Value;
 
 use crate::authority::Authority;
 use crate::claims::check_size;
 use crate::context::{Context, Error};
 use crate::transact::{Decision, Draft, Loaded, Wanted};
+
+/// Data that is kept in memory, at most: as many characters, names and values together.
+const KEPT_CHARS_MAX: usize = 2 * 1024;
 
 /// A session's data and its version.
 #[derive(Clone, Debug)]
@@ -36,15 +42,22 @@ impl<S: Store> Authority<S> {
     /// A live session's data.
     ///
     /// Where the cache may decide that it lives, as in a verification, nothing else is read that
-    /// decides over it.
+    /// decides over it; and where nobody else writes, small data is kept beside the session.
     pub async fn data(&self, sid: Sid) -> Result<DataView, Error> {
-        if self.lives_by_cache(sid) {
+        if let Some((session, meters)) = self.living_by_cache(sid) {
+            if let Some(kept) = meters.data(&session) {
+                return Ok(DataView::clone(&kept));
+            }
             let keys = [Key::Session(sid), Key::Data(sid)];
             let loaded = self.load(sid.partition(), &keys).await?;
             // Ended elsewhere, it may have taken its data along.
             if loaded.session(sid).is_some_and(|session| session.lifecycle == Lifecycle::Live) {
                 let data = loaded.data(sid).cloned().unwrap_or_default();
-                return Ok(DataView { data, version: loaded.version(&keys[1]) });
+                let view = DataView { data, version: loaded.version(&keys[1]) };
+                if self.may_keep(&view) {
+                    meters.keep_data(session, Arc::new(view.clone()));
+                }
+                return Ok(view);
             }
         }
         self.with_data(sid, |loaded, view| {
@@ -52,6 +65,12 @@ impl<S: Store> Authority<S> {
             Ok(Decision::Done(view))
         })
         .await
+    }
+
+    /// Another node's write is heard of with a delay, in which its own client must not be shown
+    /// what was before.
+    fn may_keep(&self, view: &DataView) -> bool {
+        self.settings.verify.max_staleness.is_none() && chars_of(&view.data) <= KEPT_CHARS_MAX
     }
 
     /// Replaces a live session's data.
@@ -154,5 +173,19 @@ impl<S: Store> Authority<S> {
             view.version = committed.tick;
         }
         Ok(view)
+    }
+}
+
+/// About how many characters data has; whatever isn't text counts as eight.
+fn chars_of(data: &Object) -> usize {
+    data.iter().map(|(name, value)| name.len() + chars_of_value(value)).sum()
+}
+
+fn chars_of_value(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::String(text) => text.len() + 8,
+        Value::Array(values) => 8 + values.iter().map(chars_of_value).sum::<usize>(),
+        Value::Object(members) => 8 + chars_of(members),
     }
 }

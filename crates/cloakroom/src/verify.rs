@@ -78,6 +78,12 @@ impl Verified {
     pub fn meters(&self) -> &Meters {
         &self.meters
     }
+
+    /// What a caller makes of these very records and of how they were proven: made once, and kept
+    /// with the session.
+    pub fn made<T: Send + Sync + 'static>(&self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.meters.made(self, make)
+    }
 }
 
 /// A session and all that decides whether it lives.
@@ -274,13 +280,13 @@ impl<S: Store> Authority<S> {
         }
     }
 
-    /// Whether a session is known to live without a read. A "no" is never taken from the cache.
-    pub(crate) fn lives_by_cache(&self, sid: Sid) -> bool {
-        self.cached_where_decisive(sid).is_some_and(|known| {
-            let Known { session, subject, partition, .. } = &known;
-            known.standing(self.now()).is_ok()
-                && self.cache.ended_lately(session, subject.as_deref(), partition).is_none()
-        })
+    /// A session that is known to live without a read. A "no" is never taken from the cache.
+    pub(crate) fn living_by_cache(&self, sid: Sid) -> Option<(Arc<Session>, Arc<Meters>)> {
+        let known = self.cached_where_decisive(sid)?;
+        let Known { session, subject, partition, .. } = &known;
+        let lives = known.standing(self.now()).is_ok()
+            && self.cache.ended_lately(session, subject.as_deref(), partition).is_none();
+        lives.then_some((known.session, known.meters))
     }
 
     fn cached_where_decisive(&self, sid: Sid) -> Option<Known> {

@@ -128,8 +128,27 @@ impl Admission {
             Self::Admitted { remaining, reset, .. } => (remaining, reset),
             Self::Refused { reset, .. } => (0, reset),
         };
-        format!("\"{name}\";r={remaining};t={}", whole_seconds(reset))
+        // Written in each answer, hence without the formatter.
+        let mut text = String::with_capacity(name.len() + HEADER_CHARS_MAX);
+        text.push('"');
+        text.push_str(name);
+        text.push_str("\";r=");
+        push_decimal(&mut text, u64::from(remaining));
+        text.push_str(";t=");
+        push_decimal(&mut text, whole_seconds(reset));
+        text
     }
+}
+
+/// Characters of a `RateLimit` value beside the quota's name, at most.
+const HEADER_CHARS_MAX: usize = 2 + 3 + 10 + 3 + 20;
+
+fn push_decimal(text: &mut String, number: u64) {
+    if number >= 10 {
+        push_decimal(text, number / 10);
+    }
+    // A digit is below ten, so it is one.
+    text.push(char::from_digit(u32::try_from(number % 10).unwrap_or(0), 10).unwrap_or('0'));
 }
 
 /// A span in whole seconds, rounded up: for `Retry-After` (RFC 9110 section 10.2.3), where a second

@@ -13,10 +13,8 @@ use cloakroom_core::limits::LIFETIME_MAX;
 use cloakroom_core::refresh::Channel;
 use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, EndReason, Grant, Object, Session};
-use cloakroom_core::subject::SubjectState;
 use cloakroom_core::types::{Sid, Subject, Timestamp};
 use cloakroom_store::{Store, Tick};
-use quick_cache::sync::Cache;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -35,32 +33,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Local<S> {
     authority: Arc<Authority<S>>,
     entropy: SystemEntropy,
-    /// By session, and by whether its cookie proved it.
-    passes: Cache<([u8; 16], bool), Arc<Made>>,
     chores: Vec<JoinHandle<()>>,
 }
-
-/// What was made of a session and its subject; good as long as these very records are the cached
-/// ones. Copying claims and deriving the CSRF key cost more than the verdict.
-struct Made {
-    session: Arc<Session>,
-    subject: Option<Arc<SubjectState>>,
-    pass: Arc<Pass>,
-}
-
-impl Made {
-    fn is_of(&self, verified: &Verified) -> bool {
-        let same_subject = match (&self.subject, &verified.subject) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        same_subject && Arc::ptr_eq(&self.session, &verified.session)
-    }
-}
-
-/// Sessions of which is kept what was made of them.
-const PASSES: usize = 10_000;
 
 impl<S> Drop for Local<S> {
     fn drop(&mut self) {
@@ -129,7 +103,7 @@ impl<S: Store + 'static> Local<S> {
     pub(super) fn start(authority: Arc<Authority<S>>) -> Self {
         let start = |chore| tokio::spawn(repeat(chore, Arc::clone(&authority)));
         let chores = Chore::ALL.into_iter().map(start).collect();
-        Self { authority, entropy: SystemEntropy::new(), passes: Cache::new(PASSES), chores }
+        Self { authority, entropy: SystemEntropy::new(), chores }
     }
 
     fn pass(&self, session: &Session, claims: Object, via: Way) -> Pass {
@@ -150,20 +124,14 @@ impl<S: Store + 'static> Local<S> {
         }
     }
 
+    /// The pass of a proven session. Copying claims and deriving the CSRF key cost more than the
+    /// verdict, so it is made once.
     fn pass_of(&self, verified: &Verified) -> Arc<Pass> {
         let via = match verified.via {
             Via::Cookie => Way::Cookie,
             Via::Access(_) | Via::Refresh => Way::Access,
         };
-        let key = (*verified.session.sid.as_bytes(), via == Way::Cookie);
-        if let Some(made) = self.passes.get(&key).filter(|made| made.is_of(verified)) {
-            return Arc::clone(&made.pass);
-        }
-        let pass = Arc::new(self.pass(&verified.session, verified.claims(), via));
-        let (session, subject) = (Arc::clone(&verified.session), verified.subject.clone());
-        let made = Made { session, subject, pass: Arc::clone(&pass) };
-        self.passes.insert(key, Arc::new(made));
-        pass
+        verified.made(|| self.pass(&verified.session, verified.claims(), via))
     }
 }
 

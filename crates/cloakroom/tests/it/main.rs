@@ -2,6 +2,7 @@
 
 mod directory;
 mod handles;
+mod kept;
 mod lifecycle;
 mod listing;
 mod resets;
