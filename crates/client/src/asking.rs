@@ -202,9 +202,7 @@ impl Asker {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(fault(format!("it answered {status}")));
         }
-        if self.failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(url = self.url(), "the session authority answers again");
-        }
+        self.answered();
         Ok(Reply { status, version, body })
     }
 
@@ -214,10 +212,24 @@ impl Asker {
         let request = request.header("last-event-id", cursor).header(ACCEPT, "text/event-stream");
         let opened = tokio::time::timeout(self.timeout, request.send()).await;
         match opened {
-            Ok(Ok(response)) if response.status().is_success() => Ok(response),
+            Ok(Ok(response)) if response.status().is_success() => {
+                self.answered();
+                Ok(response)
+            }
             Ok(Ok(response)) => Err(fault(format!("it answered {}", response.status()))),
-            Ok(Err(error)) => Err(fault(root_cause(&error.without_url()))),
-            Err(_) => Err(fault("it didn't answer in time".to_owned())),
+            Ok(Err(error)) => Err(self.failed(&root_cause(&error.without_url()))),
+            Err(_) => Err(self.failed("it didn't answer in time")),
+        }
+    }
+
+    /// Whether it couldn't be asked when it was last tried; that has been told.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    fn answered(&self) {
+        if self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(url = self.url(), "the session authority answers again");
         }
     }
 

@@ -7,7 +7,7 @@ use cloakroom_core::guard::Fault;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::asking::fault;
+use crate::asking::{Asker, fault};
 use crate::feed::Events;
 use crate::remote::Inner;
 use crate::verifier::Told;
@@ -17,29 +17,62 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// A stream that says nothing for so long is dead: heartbeats come every half second.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
+/// Rounds that have to fail one after the other before that is told.
+const ROUNDS_TOLD: u32 = 2;
+
 const STREAM: [&str; 4] = ["admin", "v1", "revocations", "stream"];
 
 /// Follows until nobody holds the other end.
 pub(crate) async fn follow(inner: Weak<Inner>) {
     let (mut pause, longest) = PAUSES;
     let mut cursor = None;
-    let mut failing = false;
+    let mut loss = Loss::default();
     let mut told_of_clock = false;
     loop {
         let Some(strong) = inner.upgrade() else { return };
-        let outcome = round(&strong, &inner, &mut cursor, &mut pause, &mut told_of_clock).await;
+        let heard = || {
+            pause = PAUSES.0;
+            loss.is_over(strong.asker.url());
+        };
+        let outcome = round(&strong, &inner, &mut cursor, heard, &mut told_of_clock).await;
         strong.verifier().lose_stream();
-        drop(strong);
-        match outcome {
-            Ok(()) => failing = false,
-            Err(error) if failing => tracing::debug!(%error, "still no revocations"),
-            Err(error) => {
-                failing = true;
-                tracing::warn!(%error, "no revocations; every request is asked about");
-            }
+        if let Err(error) = outcome {
+            loss.note(&error, &strong.asker);
         }
+        drop(strong);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(longest);
+    }
+}
+
+/// What was told of a stream that can't be followed.
+#[derive(Debug, Default)]
+struct Loss {
+    /// Rounds that failed one after the other.
+    rounds: u32,
+    told: bool,
+}
+
+impl Loss {
+    /// Notes that a round failed: told loudly once, from the second on, since one is a restart. An
+    /// authority that can't be asked at all has been told of by whoever asked it.
+    fn note(&mut self, error: &Fault, asker: &Asker) {
+        self.rounds = self.rounds.saturating_add(1);
+        let url = asker.url();
+        if self.told || self.rounds < ROUNDS_TOLD || asker.is_failing() {
+            tracing::debug!(url, %error, "no revocations");
+        } else {
+            self.told = true;
+            tracing::warn!(url, %error, "no revocations; every request is asked about");
+        }
+    }
+
+    /// Notes that something was heard.
+    fn is_over(&mut self, url: &str) {
+        if self.told {
+            tracing::info!(url, "revocations are heard of again");
+        }
+        *self = Self::default();
     }
 }
 
@@ -48,7 +81,7 @@ async fn round(
     inner: &Arc<Inner>,
     weak: &Weak<Inner>,
     cursor: &mut Option<String>,
-    pause: &mut Duration,
+    mut heard: impl FnMut(),
     told_of_clock: &mut bool,
 ) -> Result<(), Fault> {
     if inner.verifier().wants_keys(inner.moment()) {
@@ -76,7 +109,7 @@ async fn round(
                 *cursor = Some(id);
             }
             match told {
-                Told::Nothing => *pause = PAUSES.0,
+                Told::Nothing => heard(),
                 Told::Keys => inner.fetch_keys().await?,
                 Told::Reset => {
                     *cursor = None;

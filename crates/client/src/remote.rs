@@ -1,5 +1,6 @@
 //! A guard whose authority is a server somewhere else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -82,6 +83,8 @@ pub(crate) struct Inner {
     genuine: Cache<[u8; 32], Arc<Genuine>>,
     pub(crate) touches: Touches,
     key_good_until: Mutex<Duration>,
+    /// Whether it was told that the key is refused.
+    key_told: AtomicBool,
     random: SystemRandom,
 }
 
@@ -140,6 +143,7 @@ impl Remote {
             genuine: Cache::new(TOKENS_KEPT),
             touches: Touches::default(),
             key_good_until: Mutex::new(Duration::ZERO),
+            key_told: AtomicBool::new(false),
             random: SystemRandom::new(),
         });
         let chores = [
@@ -333,9 +337,13 @@ impl Inner {
         let reply = self.asker.ask(Method::GET, &path, None).await?;
         if reply.status == StatusCode::NOT_FOUND {
             *good_until() = self.asker.steady() + KEY_GOOD;
+            self.key_told.store(false, Ordering::Relaxed);
             return Ok(());
         }
-        tracing::error!(status = %reply.status, "the session authority refuses our API key");
+        if !self.key_told.swap(true, Ordering::Relaxed) {
+            let (url, status) = (self.asker.url(), reply.status);
+            tracing::error!(url, %status, "the session authority refuses our API key");
+        }
         Err(fault("it refuses our API key".to_owned()))
     }
 

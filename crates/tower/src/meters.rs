@@ -1,6 +1,6 @@
 //! How often each session has asked: one integer for each, in this process.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use cloakroom_core::rate::{Admission, Quota, whole_seconds};
@@ -20,7 +20,7 @@ pub(crate) struct Meters {
     /// The header that tells of the quota, the same in every answer.
     policy: HeaderValue,
     quota: Quota,
-    shards: [Mutex<BTreeMap<Sid, u64>>; SHARDS],
+    shards: [Mutex<HashMap<Sid, u64>>; SHARDS],
 }
 
 impl Meters {
@@ -33,13 +33,14 @@ impl Meters {
     pub(crate) fn admit(&self, sid: Sid, now: Timestamp) -> Result<RateNote, Error> {
         let shard = usize::from(sid.as_bytes()[15]) % SHARDS;
         let mut states = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        let admission = self.quota.admit(states.get(&sid).copied().unwrap_or(Quota::FRESH), now);
+        if states.len() >= SHARD_SESSIONS_MAX {
+            make_room(&mut states, now);
+        }
+        let counted = states.entry(sid).or_insert(Quota::FRESH);
+        let admission = self.quota.admit(*counted, now);
         let retry_after_secs = match admission {
             Admission::Admitted { state, .. } => {
-                if states.len() >= SHARD_SESSIONS_MAX {
-                    make_room(&mut states, now);
-                }
-                states.insert(sid, state);
+                *counted = state;
                 0
             }
             Admission::Refused { retry_after, .. } => whole_seconds(retry_after).max(1),
@@ -59,7 +60,7 @@ impl Meters {
 
 /// Drops what says no more than "fresh"; if that is nothing, those that are nearest to it. Only
 /// sessions with a genuine credential come here, so a stranger can't push others out.
-fn make_room(states: &mut BTreeMap<Sid, u64>, now: Timestamp) {
+fn make_room(states: &mut HashMap<Sid, u64>, now: Timestamp) {
     states.retain(|_, state| Quota::forget_at(*state) > now);
     if states.len() >= SHARD_SESSIONS_MAX {
         let mut by_state: Vec<u64> = states.values().copied().collect();

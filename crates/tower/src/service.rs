@@ -95,8 +95,12 @@ where
     parts.extensions.insert(visit.clone());
     let response = inner.call(Request::from_parts(parts, body)).await?;
     let mut response = response.map(Either::Left);
-    if let Err(error) = (Session { visit: visit.clone() }).finish().await {
-        return Ok(refused(&error));
+    if visit.has_changes() {
+        // Apart from the rest: each request would carry the room for it along.
+        let session = Session { visit: visit.clone() };
+        if let Err(error) = Box::pin(async move { session.finish().await }).await {
+            return Ok(refused(&error));
+        }
     }
     if let Some(note) = note {
         note.write(response.headers_mut());
@@ -125,7 +129,7 @@ where
             NextStep::Passed => {}
             NextStep::Token => {
                 let token;
-                (token, body) = token_of(parts, body).await?;
+                (token, body) = Box::pin(token_of(parts, body)).await?;
                 let key = live.csrf_key.as_ref();
                 let key = key.ok_or(cloakroom_core::csrf::CsrfRefusal::TokenInvalid)?;
                 check_token(

@@ -337,16 +337,16 @@ impl Session {
     }
 
     /// The data as it was when this request first looked.
-    async fn stored(&self) -> Result<Stored, Error> {
+    async fn stored(&self) -> Result<Arc<Stored>, Error> {
         let known = self.visit.state().stored.clone();
         if let Some(known) = known {
             return Ok(known);
         }
-        let stored = match self.visit.live()? {
+        let stored = Arc::new(match self.visit.live()? {
             Some(pass) => self.guard().data(pass.sid).await?,
             None => Stored::default(),
-        };
-        self.visit.state().stored = Some(stored.clone());
+        });
+        self.visit.state().stored = Some(Arc::clone(&stored));
         Ok(stored)
     }
 

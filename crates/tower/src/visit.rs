@@ -40,7 +40,7 @@ pub(crate) struct State {
     /// The session cookie that proved the session, or that this answer sets.
     pub(crate) cookie: Option<Secret<String>>,
     /// The data as loaded.
-    pub(crate) stored: Option<Stored>,
+    pub(crate) stored: Option<Arc<Stored>>,
     /// What was set and, by `None`, removed since.
     pub(crate) changes: BTreeMap<String, Option<Value>>,
     /// The `Set-Cookie` line of the answer.
@@ -57,7 +57,9 @@ struct Inside {
     house: Arc<House>,
     method: Method,
     uri: Uri,
+    /// Whether it is sent to the sign-in page, where there is one, in place of a refusal.
     wants_page: bool,
+    /// Whether a token is to be asked of it: only looked at where the next step is one.
     is_browser: bool,
     provenance: Result<NextStep, CsrfRefusal>,
     agent: Option<HeaderValue>,
@@ -89,13 +91,14 @@ impl Visit {
             set_cookie: None,
             ended: false,
         };
+        let provenance = provenance(house, parts);
         Self(Arc::new(Inside {
             house: Arc::clone(house),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
-            wants_page: wants_page(parts),
-            is_browser: is_browser(&parts.headers),
-            provenance: provenance(house, parts),
+            wants_page: house.sign_in_page.is_some() && wants_page(parts),
+            is_browser: provenance == Ok(NextStep::Token) && is_browser(&parts.headers),
+            provenance,
             agent: parts.headers.get(USER_AGENT).cloned(),
             ip: peer_of(&parts.extensions)
                 .map(|peer| address_of(&parts.headers, peer, &house.trusted_proxies)),
@@ -114,6 +117,11 @@ impl Visit {
     /// Held for moments only, never while somebody is awaited.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something waits to be written when the handler has answered.
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.state().changes.is_empty()
     }
 
     /// Whether this request may sign somebody in. One that another site's page sent would put the
@@ -233,6 +241,10 @@ fn provenance(house: &House, parts: &request::Parts) -> Result<NextStep, CsrfRef
     };
     let rules = CsrfRules { own_origin, allowed_origins: &house.allowed_origins, mode };
     let method = MethodClass::of(parts.method.as_str());
+    if method == MethodClass::Safe {
+        // Step 1: no header is looked at.
+        return Ok(NextStep::Passed);
+    }
     check_origin(request_origin(&parts.headers, method), rules)
 }
 

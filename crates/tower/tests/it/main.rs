@@ -9,4 +9,5 @@ mod faults;
 mod forged;
 mod relay;
 mod stacks;
+mod told;
 mod world;
