@@ -249,6 +249,44 @@ def test_a3_writing_down_who_it_is_leaves_a_planted_cookie_behind(app: Flask, ke
     assert victim.get_cookie("session").value == cookie, "it is the same user"
 
 
+@pytest.mark.parametrize("regenerates", [True, False])
+def test_a3_regenerating_leaves_a_planted_cookie_behind(app: Flask, regenerates: bool) -> None:
+    @app.post("/own")
+    @csrf_exempt
+    def own() -> str:
+        session["account"] = "victim"
+        if regenerates:
+            app.session_interface.regenerate(session)  # type: ignore[attr-defined]
+        return ""
+
+    planted = app.test_client()
+    planted.post("/data", json={"cart": 1})
+    victim = holder_of(app, planted)
+    victim.post("/own")
+    data = victim.get("/data").json
+    assert (data["cart"], data["account"]) == (1, "victim")
+    cookie = victim.get_cookie("session").value
+    victim.post("/data", json={"cart": 2})
+    assert victim.get_cookie("session").value == cookie, "it moves once"
+    # Without it the cookie stays, as the README says.
+    assert ("account" in planted.get("/data").json) is not regenerates
+
+
+def test_regenerating_leaves_a_user_signed_in(app: Flask) -> None:
+    @app.post("/own")
+    @csrf_exempt
+    def own() -> str:
+        app.session_interface.regenerate(session)  # type: ignore[attr-defined]
+        return ""
+
+    client = app.test_client()
+    client.post("/login", json={"user": "ada"})
+    cookie = client.get_cookie("session").value
+    assert client.post("/own").status_code == 200
+    assert client.get("/me").json["id"] == "ada"
+    assert client.get_cookie("session").value == cookie
+
+
 def test_clearing_and_leaving_it_empty_ends_a_visitors_session(app: Flask) -> None:
     @app.get("/clear")
     def clear() -> str:

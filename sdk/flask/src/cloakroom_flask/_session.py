@@ -184,6 +184,17 @@ class CloakroomSessionInterface(SessionInterface):
         state.session = session
         return session
 
+    def regenerate(self, session: SessionMixin) -> None:
+        """Moves a visitor's session into a new one with a new cookie, as in Flask-Session.
+
+        For an application that keeps its user in the session by a name of its own: the cookie
+        from before that may have been planted. ``login_user`` does it by itself.
+        """
+        if isinstance(session, CloakroomSession):
+            session.load()
+            session.accessed = session.modified = True
+            session.state.move_on()
+
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
         """Saves what was changed, and sets or deletes the cookie as Flask's own does."""
         if not isinstance(session, CloakroomSession):

@@ -108,7 +108,7 @@ class RequestState:
         self._opened_here = False
         self._grant: dict[str, Any] = {}
         self._is_lost = False
-        self._was_emptied = False
+        self._moves_on = False
         self._auth: Auth | None = None
         #: The value of our cookie, while it counts.
         self.token: str | None = None
@@ -294,7 +294,7 @@ class RequestState:
         elif permanent:
             remember_for = self._permanent_for
         changes = session.changes()
-        kept = not (changes.removed or self._was_emptied or is_others)
+        kept = not (changes.removed or self._moves_on or is_others)
         carries = (self.token or self._replaced) is not None and kept
         data = changes.set if carries or is_others else session.wire()
         if is_others and remember_for is not None:
@@ -340,7 +340,12 @@ class RequestState:
     def forget_user(self) -> None:
         """The session was cleared: it is nobody's any more, and what comes is another's."""
         if not self.by_bearer:
-            self._auth, self.user, self._was_emptied = None, None, True
+            self._auth, self.user, self._moves_on = None, None, True
+
+    def move_on(self) -> None:
+        """What a visitor's session holds goes into a new one; a user's cookie is new already."""
+        if not self.by_bearer and self._auth is None:
+            self._moves_on = True
 
     def judge(self, lookup: Callable[[], None]) -> None:
         """Looks a credential up, and keeps the verdict for when it is asked for."""
@@ -375,7 +380,7 @@ class RequestState:
         self.drops_cookie = self.drops_cookie or self.token is not None
         self.token, self.token_is_new = None, False
         self._known, self._auth, self.user = None, None, None
-        self._was_emptied = False
+        self._moves_on = False
 
     def _lose(self, refusal: Refused) -> None:
         if refusal.reason == "replaced":
@@ -397,9 +402,9 @@ class RequestState:
         """Whether what is kept must go into a new session."""
         if self._known is None:
             return False
-        # Cleared, then used again: whose it was, it is no more. Whoever cleared a visitor's is
-        # about to write down who that is, and its cookie may have been planted.
-        if self._was_emptied:
+        # It was told to, or was cleared and used again: whose it was, it is no more. Whoever does
+        # that to a visitor's is about to write down who it is, and its cookie may be planted.
+        if self._moves_on:
             return True
         # So does an application that keeps its own user there, by Flask's or Flask-Login's name.
         if self._auth is None and not _USER_KEYS.isdisjoint(self.session.changes().set):
@@ -473,7 +478,7 @@ class RequestState:
         )
         self._take(opened["session_token"], known)
         self.token_is_new = self._opened_here = self.is_new = True
-        self.by_bearer = self._was_emptied = False
+        self.by_bearer = self._moves_on = False
 
     def _client(self, label: str | None = None) -> dict[str, str]:
         client = {} if label is None else {"label": label}
