@@ -13,7 +13,7 @@ use serde_json::json as object;
 
 use super::guard::actor_of;
 use super::query::Segment;
-use super::view::{ended, listed, no_content, standing_durability};
+use super::view::{ended, listed, no_content, with_durability};
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;
@@ -60,11 +60,9 @@ pub(super) async fn change(
         disabled: members.opt_bool("disabled")?,
     };
     members.finish()?;
-    let ends = patch.disabled == Some(true);
     let ctx = ask.context(actor_of(&identity), site.trusted());
     let changed = site.authority.patch_subject(&subject.subject()?, patch, &ctx).await?;
-    let response = answer(&changed);
-    Ok(if ends { ended(response, standing_durability(&site)) } else { response })
+    Ok(with_durability(answer(&changed), changed.ended))
 }
 
 pub(super) async fn erase(

@@ -15,7 +15,7 @@ use serde_json::json as object;
 
 use super::guard::actor_of;
 use super::query::{Query, Segment};
-use super::view::{ended, header_value, no_content, standing_durability, time};
+use super::view::{ended, header_value, no_content, time, with_durability};
 use crate::http::{Ask, Need, json};
 use crate::problem::Problem;
 use crate::site::Site;
@@ -96,11 +96,9 @@ pub(super) async fn change(
         disabled: members.opt_bool("disabled")?,
     };
     members.finish()?;
-    let ends = patch.disabled == Some(true) || patch.password.is_some();
     let ctx = ask.context(actor_of(&identity), site.trusted());
     let changed = site.authority.patch_user(&id.subject()?, patch, &ctx).await?;
-    let response = answer(StatusCode::OK, &changed);
-    Ok(if ends { ended(response, standing_durability(&site)) } else { response })
+    Ok(with_durability(answer(StatusCode::OK, &changed), changed.ended))
 }
 
 pub(super) async fn delete(

@@ -62,6 +62,12 @@ fn a7_disabling_ends_sessions_and_enabling_revives_none() {
     assert_eq!(disabled.body["user"]["disabled"], true);
     assert_eq!(disabled.header("cloakroom-durability"), Some("local"));
     assert!(tokens.iter().all(|token| !world.is_alive(token)));
+    // What was over already rests on an earlier commit; what ends nothing promises nothing.
+    let again = world.put("PATCH", &path, &json!({"disabled": true})).expect(200);
+    assert_eq!(again.header("cloakroom-durability"), Some("local"));
+    let claims = json!({"claims": {"role": "editor"}});
+    let changed = world.put("PATCH", &path, &claims).expect(200);
+    assert_eq!(changed.header("cloakroom-durability"), None);
     assert_eq!(sign_in(&world, "ada@example.com", PASSWORD), 401);
     let refused = world.post("/admin/v1/sessions", &json!({"subject": id})).expect(409);
     assert_eq!(refused.code(), "conflict");
