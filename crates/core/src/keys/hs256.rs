@@ -49,7 +49,7 @@ impl Hs256Secret {
 
 /// Whether little is left of `text` without the words that placeholders are made of.
 fn is_well_known(text: &str) -> bool {
-    if PUBLISHED.contains(&text) {
+    if PUBLISHED.iter().any(|published| published.eq_ignore_ascii_case(text)) {
         return true;
     }
     let mut plain: String =
@@ -63,12 +63,47 @@ fn is_well_known(text: &str) -> bool {
         && (plain.len() < REST_CHARS_MIN || distinct(plain.as_bytes()) < DISTINCT_MIN)
 }
 
-/// Whether the bytes repeat with a period, count up or down, or are few.
+/// Whether the bytes repeat with a period, count up or down, follow the keyboard, climb as a
+/// generator's do, or are few.
 fn is_regular(bytes: &[u8]) -> bool {
     let periodic =
         (1..=bytes.len() / 2).any(|period| bytes[period..] == bytes[..bytes.len() - period]);
-    let steps = bytes.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
-    periodic || steps * 2 > bytes.len() || distinct(bytes) < DISTINCT_MIN
+    let steps = bytes.windows(2).filter(|pair| is_step(pair[0], pair[1])).count();
+    periodic
+        || steps * 2 > bytes.len()
+        || distinct(bytes) < DISTINCT_MIN
+        || climbs(bytes)
+        || hex_text(bytes).is_some_and(|text| climbs(&text))
+}
+
+/// Whether `next` is beside `one` in the character set or on a keyboard.
+fn is_step(one: u8, next: u8) -> bool {
+    let pair = [one.to_ascii_lowercase(), next.to_ascii_lowercase()];
+    let back = [pair[1], pair[0]];
+    one.abs_diff(next) <= 1
+        || KEYBOARD.iter().any(|row| row.windows(2).any(|keys| keys == pair || keys == back))
+}
+
+/// Whether every other character is mostly three or four above the one before: a much used page
+/// that claims to draw keys hands out pieces of one such series, and guides print them in
+/// hexadecimal.
+fn climbs(bytes: &[u8]) -> bool {
+    let climbing =
+        bytes.windows(3).filter(|three| (3..=4).contains(&three[2].wrapping_sub(three[0]))).count();
+    climbing * 2 > bytes.len()
+}
+
+/// The printable text that `bytes` are the hexadecimal form of. No 32 random bytes are printable.
+fn hex_text(bytes: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let text: Option<Vec<u8>> = bytes
+        .chunks(2)
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect();
+    text.filter(|text| text.iter().all(u8::is_ascii_graphic))
 }
 
 fn distinct(bytes: &[u8]) -> usize {
@@ -81,23 +116,53 @@ const DISTINCT_MIN: usize = 8;
 const REST_CHARS_MIN: usize = 20;
 
 /// Secrets that documents print.
-const PUBLISHED: [&str; 3] = [
+const PUBLISHED: [&str; 5] = [
     // RFC 7515 appendix A.1, as base64url text.
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
     // RFC 7520 section 3.5, as base64url text.
     "hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg",
     // The samples of a page that decodes tokens.
     "a-valid-string-secret-that-is-at-least-512-bits-long-which-is-very-long",
+    // The security tutorial of a Python framework.
+    "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+    // A Java framework's tutorials.
+    "3cfa76ef14937c1c0ea519f8fc057a80fcd04a7420f8e8bcd0a7567c272e007b",
+];
+
+/// Keys that lie beside each other: rows, and columns as they are typed downwards.
+const KEYBOARD: [&[u8]; 16] = [
+    b"1234567890",
+    b"qwertyuiop",
+    b"asdfghjkl",
+    b"zxcvbnm",
+    b"qwertzuiop",
+    b"yxcvbnm",
+    b"1qaz",
+    b"2wsx",
+    b"3edc",
+    b"4rfv",
+    b"5tgb",
+    b"6yhn",
+    b"7ujm",
+    b"8ik",
+    b"9ol",
+    b"0p",
 ];
 
 /// What placeholders are made of, longer words before those that they contain.
-const WORDS: [&str; 36] = [
+const WORDS: [&str; 52] = [
+    "development",
     "placeholder",
+    "production",
+    "programmer",
+    "characters",
+    "character",
     "secretkey",
     "cloakroom",
     "signature",
     "changeme",
     "changeit",
+    "insecure",
     "replaceme",
     "password",
     "something",
@@ -111,7 +176,11 @@ const WORDS: [&str; 36] = [
     "string",
     "secret",
     "change",
+    "secure",
     "super",
+    "ultra",
+    "hello",
+    "world",
     "token",
     "shared",
     "valid",
@@ -122,10 +191,16 @@ const WORDS: [&str; 36] = [
     "bits",
     "byte",
     "long",
+    "best",
+    "only",
+    "test",
     "your",
     "that",
     "with",
     "this",
+    "and",
+    "the",
+    "for",
     "jwt",
     "key",
 ];
@@ -152,6 +227,11 @@ mod tests {
             "my_super_secret_key_please_change_it",
             "cloakroom-hs256-secret-cloakroom",
             "this-is-a-random-string-with-32-bytes",
+            "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+            "3CFA76EF14937C1C0EA519F8FC057A80FCD04A7420F8E8BCD0A7567C272E007B",
+            "my-32-character-ultra-secure-and-ultra-long-secret",
+            "iamthebestprogrammerintheworldxyz",
+            "JWTSecretKeyForDevelopmentOnly123456",
         ] {
             assert_eq!(Hs256Secret::parse(text).err(), Some(Hs256Refused::WellKnown), "{text}");
         }
@@ -163,6 +243,11 @@ mod tests {
             "abcdefghijklmnopqrstuvwxyz012345".into(),
             "ABCDEFGHIJKLMNOPQRSTUVWXYZ654321".into(),
             "0123456789abcdef0123456789abcdef".into(),
+            "qwertyuiopasdfghjklzxcvbnm123456".into(),
+            "1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,".into(),
+            "MNBVCXZLKJHGFDSAPOIUYTREWQ098765".into(),
+            "404E635266556A586E3272357538782F413F4428472B4B6250645367566B5970".into(),
+            "@NcRfUjXn2r5u8x/A?D(G+KbPdSgVkYp".into(),
         ] {
             assert_eq!(Hs256Secret::parse(&text).err(), Some(Hs256Refused::TooRegular), "{text}");
         }
