@@ -10,6 +10,7 @@ use cloakroom_core::refusal::Refusal;
 use cloakroom_core::session::{Client, Delivery, EndReason, Holder, Session};
 use cloakroom_core::subject::SubjectState;
 use cloakroom_core::token::opaque::{OpaqueKind, OpaqueToken};
+use cloakroom_core::types::Sid;
 use cloakroom_store::{Follow, Key, Review, Store};
 
 use crate::authority::Authority;
@@ -79,8 +80,10 @@ impl<S: Store> Authority<S> {
             match &decision {
                 Decision::Commit(_, Outcome::Answer(..)) => was_current = true,
                 // Another request with the same token was faster, and its successor was used since:
-                // what was current when it came is late, not stolen.
-                Decision::Commit(_, Outcome::Reused) if was_current => {
+                // what was current when it came is late, not stolen, unless it was another's.
+                Decision::Commit(_, Outcome::Reused)
+                    if was_current && is_last_user(loaded, token.sid, ctx) =>
+                {
                     return Err(Refusal::TokenInvalid.into());
                 }
                 Decision::Commit(..) | Decision::Done(_) | Decision::Load(_) => {}
@@ -211,6 +214,10 @@ fn channel_fits(delivery: Delivery, channel: Channel) -> Result<(), Refusal> {
         | (Delivery::Bearer, Channel::Cookie)
         | (Delivery::Cookie, Channel::Body | Channel::Cookie) => Err(Refusal::TokenWrongType),
     }
+}
+
+fn is_last_user(loaded: &Loaded, sid: Sid, ctx: &Context) -> bool {
+    loaded.session(sid).is_some_and(|session| !elsewhere(&session.client, &ctx.client))
 }
 
 /// Whether a request comes from another network or user agent than the session was last used by.

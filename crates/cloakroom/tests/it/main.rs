@@ -3,6 +3,7 @@
 mod directory;
 mod handles;
 mod kept;
+mod late_refresh;
 mod lifecycle;
 mod listing;
 mod resets;
