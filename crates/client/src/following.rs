@@ -84,13 +84,14 @@ async fn round(
     mut heard: impl FnMut(),
     told_of_clock: &mut bool,
 ) -> Result<(), Fault> {
-    if inner.verifier().wants_keys(inner.moment()) {
-        inner.fetch_keys().await?;
-    }
     let from = match cursor.clone() {
         Some(cursor) => cursor,
         None => take_snapshot(inner).await?,
     };
+    // After the snapshot, which forgets them: a key that was removed meanwhile isn't in them.
+    if inner.verifier().wants_keys(inner.moment()) {
+        inner.fetch_keys().await?;
+    }
     let mut response = inner.asker.stream(&STREAM, &from).await?;
     let mut events = Events::default();
     loop {

@@ -138,11 +138,14 @@ impl Verifier {
         self.keys_fetched.is_none_or(|at| now.steady.saturating_sub(at) >= KEYS_AGE_MAX)
     }
 
-    /// Takes the snapshot of what was revoked; gives the cursor to follow the stream from.
+    /// Takes the snapshot of what was revoked; gives the cursor to follow the stream from. The key
+    /// set has to be fetched anew: a key that was revoked and then removed is in neither.
     pub fn take_snapshot(&mut self, snapshot: &Map) -> Option<String> {
         let list = |name: &str| snapshot.get(name).and_then(Value::as_array);
         let cursor = snapshot.get("cursor")?.as_str()?.to_owned();
         self.heartbeat = None;
+        self.ring = None;
+        self.keys_fetched = None;
         self.changes.count += 1;
         self.changes.floor = self.changes.count;
         for (event, name) in

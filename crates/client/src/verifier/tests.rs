@@ -61,13 +61,12 @@ impl World {
         let now = Moment { wall: START, steady: 100 * SECOND };
         let genuine = RefCell::default();
         let mut world = Self { verifier, key: signing_key(1), now, genuine };
-        let set = key_set(&[&world.key]);
-        world.verifier.take_keys(&set, world.now).expect("a key set");
         world.snapshot(json!({}));
         world.beat();
         world
     }
 
+    /// Takes a snapshot and then the key set, as whoever follows does.
     fn snapshot(&mut self, more: Value) {
         let mut snapshot = json!({
             "sessions": [], "subjects": [], "tokens": [], "keys": [], "all": null, "cursor": "c1",
@@ -77,6 +76,12 @@ impl World {
         }
         let snapshot = snapshot.as_object().expect("an object");
         assert_eq!(self.verifier.take_snapshot(snapshot).as_deref(), Some("c1"));
+        assert!(self.verifier.wants_keys(self.now));
+        self.take_keys(&[&signing_key(1)]);
+    }
+
+    fn take_keys(&mut self, keys: &[&SigningKey]) {
+        self.verifier.take_keys(&key_set(keys), self.now).expect("a key set");
     }
 
     fn tell(&mut self, event: &str, data: Value) -> Told {
@@ -316,6 +321,38 @@ fn e14_unknown_keys_cost_one_fetch_a_minute() {
     assert!(matches!(world.judge(&unknown), Verdict::Live(_)));
     // A key that is published no more verifies no more.
     assert_eq!(world.judge(&known), refused(Refusal::TokenInvalid));
+}
+
+#[test]
+fn e10_a_key_that_was_revoked_and_removed_in_an_outage_is_not_known_after_it() {
+    let mut world = World::new();
+    let stolen = world.sign(&world.claims());
+    assert!(matches!(world.judge(&stolen), Verdict::Live(_)));
+    assert_eq!(world.tell("reset", json!({})), Told::Reset);
+    // The snapshot names a removed key no more: only the new key set tells.
+    world.snapshot(json!({"keys": []}));
+    world.take_keys(&[&signing_key(2)]);
+    world.beat();
+    assert_eq!(world.judge(&stolen), refused(Refusal::TokenInvalid));
+    world.key = signing_key(2);
+    assert!(matches!(world.verdict(), Verdict::Live(_)));
+}
+
+#[test]
+fn e10_after_a_snapshot_nothing_is_verified_by_keys_of_before() {
+    let mut world = World::new();
+    let token = world.sign(&world.claims());
+    assert!(matches!(world.judge(&token), Verdict::Live(_)));
+    let snapshot = json!({
+        "sessions": [], "subjects": [], "tokens": [], "keys": [], "all": null, "cursor": "c2",
+    });
+    let taken = world.verifier.take_snapshot(snapshot.as_object().expect("an object"));
+    assert_eq!(taken.as_deref(), Some("c2"));
+    // Fresh it may be; without a key set it decides nothing.
+    world.beat();
+    assert_eq!(world.judge(&token), Verdict::FetchKeys);
+    world.verifier.keys_failed(world.now);
+    assert_eq!(world.judge(&token), Verdict::Ask);
 }
 
 #[test]

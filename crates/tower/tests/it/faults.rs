@@ -189,17 +189,42 @@ async fn a_clock_that_is_far_from_the_authoritys_asks_at_every_request() {
     every_request_asks(&relay, app, &elsewhere).await;
 }
 
+/// What an operator does; the answer.
+fn operate(node: &Node, path: &str, method: &str, body: &str) -> serde_json::Value {
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-s", "-X", method, "-d", body, "-H", "Content-Type: application/json"]);
+    curl.arg("-H").arg(format!("Authorization: Bearer {}", node.key));
+    let told = curl.arg(format!("{}{path}", node.admin)).output().expect("curl");
+    serde_json::from_slice(&told.stdout).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn e10_a_key_revoked_at_the_authority_verifies_nothing_within_the_staleness() {
+    let Some(world) = remote().await else { return };
+    let node = world.node.as_ref().expect("a node");
+    let app = world.app();
+    let tokens = raw(&app, Request::post("/tokens?user=ada"), "").await.expect(200).json();
+    let access = tokens["access_token"].as_str().expect("a token").to_owned();
+    raw(&app, bearer("/me", Method::GET, &access), "").await.expect(200);
+    let kid = cloakroom_core::token::access::named_key(&access).expect("a key's name");
+    operate(node, &format!("/admin/v1/keys/{kid}/revoke"), "POST", "");
+    // The staleness that is allowed, and a heartbeat.
+    let deadline = Instant::now() + Duration::from_millis(2_500);
+    while raw(&app, bearer("/me", Method::GET, &access), "").await.status == 200 {
+        assert!(Instant::now() < deadline, "the revocation isn't heard of");
+    }
+    raw(&app, bearer("/me", Method::GET, &access), "").await.code(401, "token_invalid");
+    let tokens = raw(&app, Request::post("/tokens?user=ada"), "").await.expect(200).json();
+    let access = tokens["access_token"].as_str().expect("a token").to_owned();
+    assert_ne!(cloakroom_core::token::access::named_key(&access), Some(kid));
+    raw(&app, bearer("/me", Method::GET, &access), "").await.expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_deleted_while_we_run_signs_nobody_out() {
     let Some(world) = remote().await else { return };
     let node = world.node.as_ref().expect("a node");
-    let made = |path: &str, method: &str, body: &str| {
-        let mut curl = std::process::Command::new("curl");
-        curl.args(["-s", "-X", method, "-d", body, "-H", "Content-Type: application/json"]);
-        curl.arg("-H").arg(format!("Authorization: Bearer {}", node.key));
-        let told = curl.arg(format!("{}{path}", node.admin)).output().expect("curl");
-        serde_json::from_slice::<serde_json::Value>(&told.stdout).unwrap_or_default()
-    };
+    let made = |path: &str, method: &str, body: &str| operate(node, path, method, body);
     let scopes = r#"{"name": "shop", "scopes": ["sessions:read", "sessions:write"]}"#;
     let key = made("/admin/v1/api-keys", "POST", scopes);
     let secret = key["secret"].as_str().expect("a secret");
