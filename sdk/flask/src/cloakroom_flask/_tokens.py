@@ -150,6 +150,9 @@ class TokenVerifier:
         if key is None or key.algorithm != algorithm:
             raise _errors.token_invalid()
         self._judge(token, key)
+        # Only now, as at the authority: who can't sign learns nothing about types.
+        if header["typ"].lower() not in ("at+jwt", "application/at+jwt"):
+            raise _errors.token_wrong_type()
         return _Genuine(claims, kid)
 
     def _parts(self, token: str) -> tuple[dict[str, Any], AccessClaims]:
@@ -161,8 +164,6 @@ class TokenVerifier:
         kind = header.get("typ")
         if not set(header) <= {"alg", "kid", "typ"} or not isinstance(kind, str):
             raise _errors.token_invalid()
-        if kind.lower() not in ("at+jwt", "application/at+jwt"):
-            raise _errors.token_wrong_type()
         return header, claims
 
     def _judge(self, token: str, key: _Key) -> None:
