@@ -32,6 +32,9 @@ pub(super) fn of_command(log: &Log) {
 
 fn begin(level: LogLevel, format: LogFormat) -> Logs {
     let lines = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(io::stderr);
+    // Of a line that can't be written it would tell on standard error, which is what failed: that
+    // panics, in the thread that had something to say. The line is lost instead (M5).
+    let lines = lines.log_internal_errors(false);
     // Only a second call in one process fails; the first one's lines are as good.
     let (set, began): (SetFilter, bool) = match format {
         LogFormat::Text => {

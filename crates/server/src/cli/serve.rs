@@ -46,7 +46,9 @@ pub fn run(
     err: &mut dyn Write,
 ) -> Result<(), Failure> {
     let loaded = Loaded::read(&args.place.flags(), &Surroundings::of_process());
-    tell(&loaded, err)?;
+    // Where standard error can't be written, the node serves all the same, and a wrong
+    // configuration has the exit code.
+    let _ = tell(&loaded, err);
     let config = loaded.outcome.map_err(|_| Failure::Silent(2))?;
     let mut logs = logs::of_node(&config.log);
     match &loaded.file {

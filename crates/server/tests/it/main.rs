@@ -7,6 +7,7 @@ mod admin_world;
 mod api_keys;
 mod audit;
 mod bad_input;
+mod broken_log;
 mod cli_commands;
 mod cli_demo;
 mod cli_serve;
