@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::output::inert;
 use super::socket;
 use crate::config::{Config, Flags, Listener, Loaded, Surroundings};
+use crate::outbound::Identity;
 use crate::{node_files, outbound};
 
 pub(super) use streamed::{EventStream, Message, SILENCE_MAX};
@@ -32,6 +33,12 @@ pub struct Reach {
     /// Certificate authority (PEM) that vouches for the admin listener; default: public ones
     #[arg(long, env = "CLOAKROOM_ADMIN_CA", value_name = "FILE")]
     admin_ca: Option<PathBuf>,
+    /// Certificate (PEM) to show where the admin listener asks for one
+    #[arg(long, env = "CLOAKROOM_CLIENT_CERT", value_name = "FILE")]
+    client_cert: Option<PathBuf>,
+    /// Key (PEM) of --client-cert
+    #[arg(long, env = "CLOAKROOM_CLIENT_KEY", value_name = "FILE")]
+    client_key: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
 }
@@ -95,8 +102,19 @@ impl Reach {
             }
             (None, _, _) => (None, "nowhere".to_owned()),
         };
-        let agent = agent(filled(self.admin_ca.clone()).as_deref())?;
-        Ok(Client { endpoint, key, key_source, agent })
+        let identity = self.identity()?;
+        let agent = agent(filled(self.admin_ca.clone()).as_deref(), identity.as_ref())?;
+        Ok(Client { endpoint, key, key_source, agent, identity })
+    }
+
+    /// What is shown to a listener that asks for a certificate.
+    fn identity(&self) -> Result<Option<Identity>, Failure> {
+        match (filled(self.client_cert.clone()), filled(self.client_key.clone())) {
+            (Some(cert), Some(key)) => Ok(Some(Identity { cert, key })),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(Failure::Usage("--client-cert needs --client-key".into())),
+            (None, Some(_)) => Err(Failure::Usage("--client-key needs --client-cert".into())),
+        }
     }
 
     /// The key that was given by file or environment, and where it is from.
@@ -221,6 +239,8 @@ pub struct Client {
     /// Where the key is from, for people.
     key_source: String,
     agent: ureq::Agent,
+    /// What was shown of who this is.
+    identity: Option<Identity>,
 }
 
 /// What the authority answered.
@@ -240,6 +260,7 @@ impl Client {
             key: Some(key),
             key_source: "the input".to_owned(),
             agent: self.agent.clone(),
+            identity: self.identity.clone(),
         }
     }
 
@@ -327,7 +348,18 @@ impl Client {
     }
 
     fn unreachable(&self, base: &str, error: &ureq::Error) -> Failure {
-        Failure::Unreachable(format!("can't reach the authority at {base}: {error}"))
+        let text = format!("can't reach the authority at {base}: {error}");
+        let hint = match (&self.identity, is_refused_certificate(&text)) {
+            (_, false) => String::new(),
+            (None, true) => "; it asks for a certificate: --client-cert FILE --client-key FILE \
+                (or CLOAKROOM_CLIENT_CERT and CLOAKROOM_CLIENT_KEY)"
+                .to_owned(),
+            (Some(identity), true) => {
+                let cert = identity.cert.display();
+                format!("; it doesn't take {cert}: see its server.admin_tls.client_ca_file")
+            }
+        };
+        Failure::Unreachable(text).with(&hint)
     }
 
     fn send_to(
@@ -431,7 +463,7 @@ pub(super) fn public_answer(config: &Config, path: &str) -> Result<Vec<String>, 
     };
     let scheme = if config.public_tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}{path}", reachable(address));
-    let agent = agent(None).map_err(|failure| failure.to_string())?;
+    let agent = agent(None, None).map_err(|failure| failure.to_string())?;
     let answer = agent.get(&url).call().map_err(|error| format!("{url}: {error}"))?;
     let lines = answer.headers().get_all("set-cookie").iter();
     Ok(lines.filter_map(|line| line.to_str().ok().map(str::to_owned)).collect())
@@ -447,9 +479,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long it waits for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-fn agent(ca: Option<&Path>) -> Result<ureq::Agent, Failure> {
+/// Whether an error is the other side's word that our certificate is missing or no good: the alert
+/// by the name that `rustls` has for it (RFC 8446 section 6.2).
+fn is_refused_certificate(error: &str) -> bool {
+    let alerts = [
+        "CertificateRequired",
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "UnknownCA",
+        "HandshakeFailure",
+        "DecryptError",
+        "AccessDenied",
+    ];
+    error.contains("received fatal alert") && alerts.iter().any(|alert| error.contains(alert))
+}
+
+fn agent(ca: Option<&Path>, identity: Option<&Identity>) -> Result<ureq::Agent, Failure> {
     let config = ureq::Agent::config_builder()
-        .tls_config(outbound::tls(ca).map_err(Failure::Usage)?)
+        .tls_config(outbound::tls(ca, identity).map_err(Failure::Usage)?)
         // The key goes to the authority alone: through no proxy, after no redirect.
         .proxy(None)
         .max_redirects(0)

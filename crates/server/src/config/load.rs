@@ -80,12 +80,14 @@ impl Surroundings {
 /// What every variable of ours begins with.
 const PREFIX: &str = "CLOAKROOM_";
 /// Variables of ours that name no key: those of the commands and of the SDKs.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 9] = [
     "CLOAKROOM_CONFIG",
     "CLOAKROOM_DATA",
     "CLOAKROOM_URL",
     "CLOAKROOM_ADMIN_URL",
     "CLOAKROOM_ADMIN_CA",
+    "CLOAKROOM_CLIENT_CERT",
+    "CLOAKROOM_CLIENT_KEY",
     "CLOAKROOM_API_KEY",
     "CLOAKROOM_API_KEY_FILE",
 ];

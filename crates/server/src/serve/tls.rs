@@ -88,7 +88,8 @@ pub(crate) fn faults(config: &Config) -> Vec<(&'static str, String)> {
     named.into_iter().filter_map(|(key, read)| Some((key, read.err()?.to_string()))).collect()
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
+/// The certificates of a PEM file, one at the least.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let read = CertificateDer::pem_file_iter(path).map_err(at(path))?;
     let chain = read.collect::<Result<Vec<_>, _>>().map_err(at(path))?;
     if chain.is_empty() {

@@ -100,7 +100,7 @@ impl Sink {
     /// names the authority that vouches for the collector.
     pub(super) fn start(endpoint: &str) -> Option<Self> {
         let ca = std::env::var_os(CA_VARIABLE).filter(|path| !path.is_empty());
-        let tls = match outbound::tls(ca.as_deref().map(Path::new)) {
+        let tls = match outbound::tls(ca.as_deref().map(Path::new), None) {
             Ok(tls) => tls,
             Err(error) => {
                 tracing::error!(error, "{CA_VARIABLE}: traces and metrics are not sent");

@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use rcgen::CertifiedKey;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedKey, DistinguishedName, IsCa, Issuer, KeyPair,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -21,6 +23,11 @@ pub fn certificate(dir: &Path) {
 
 /// A node whose admin listener speaks TLS, and its URL.
 fn node(dir: &Path) -> (Node, String) {
+    node_with(dir, &[])
+}
+
+/// The same with more files of `server.admin_tls`.
+fn node_with(dir: &Path, files: &[(&str, &str)]) -> (Node, String) {
     certificate(dir);
     let mut command = program();
     command.args(["serve", "--json", "--data"]).arg(dir.join("data"));
@@ -29,6 +36,9 @@ fn node(dir: &Path) -> (Node, String) {
     command.env("CLOAKROOM_SERVER__ADMIN_TLS__CERT_FILE", dir.join("tls.pem"));
     command.env("CLOAKROOM_SERVER__ADMIN_TLS__KEY_FILE", dir.join("tls.key"));
     command.env("CLOAKROOM_STORE__PARTITIONS", "8");
+    for (key, file) in files {
+        command.env(format!("CLOAKROOM_SERVER__ADMIN_TLS__{key}"), dir.join(file));
+    }
     let node = Node::start(&mut command, "}");
     let said: Value = serde_json::from_str(&node.greeting).expect("JSON");
     let admin = said["admin"].as_str().expect("a URL").to_owned();
@@ -119,4 +129,141 @@ fn a_certificate_that_stops_the_start_is_found_by_config_check() {
     assert!(missing.err.contains("cloakroom.toml:2: `server.tls.cert_file`"), "{}", missing.err);
     std::fs::write(dir.path().join("junk.pem"), "no certificate").expect("written");
     assert!(check("junk.pem").expect(2).err.contains("holds no certificate"));
+}
+
+/// An authority of clients, `NAME-ca.pem`, and a client that it vouches for, `NAME.pem` and
+/// `NAME.key`.
+fn client(dir: &Path, name: &str) {
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Told apart by their names, as a listener names those that it takes.
+    let mut subject = DistinguishedName::new();
+    subject.push(rcgen::DnType::CommonName, name);
+    params.distinguished_name = subject;
+    let ca = params.self_signed(&ca_key).expect("a certificate");
+    let issuer = Issuer::new(params, ca_key);
+    let key = KeyPair::generate().expect("a key");
+    let own = CertificateParams::new(vec!["operator".to_owned()])
+        .and_then(|params| params.signed_by(&key, &issuer))
+        .expect("a certificate");
+    std::fs::write(dir.join(format!("{name}-ca.pem")), ca.pem()).expect("written");
+    std::fs::write(dir.join(format!("{name}.pem")), own.pem()).expect("written");
+    std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+}
+
+#[test]
+fn commands_show_a_certificate_where_the_admin_listener_asks_for_one() {
+    let dir = TempDir::new().expect("a directory");
+    let dir = dir.path();
+    client(dir, "ops");
+    client(dir, "foreign");
+    let (node, admin) = node_with(dir, &[("CLIENT_CA_FILE", "ops-ca.pem")]);
+    let asked = |cert: &str, key: &str| {
+        let mut command = command(dir, &admin, &["users", "list"]);
+        command.arg("--admin-ca").arg(dir.join("tls.pem"));
+        for (flag, file) in [("--client-cert", cert), ("--client-key", key)] {
+            if !file.is_empty() {
+                command.arg(flag).arg(dir.join(file));
+            }
+        }
+        run(&mut command, "")
+    };
+    asked("ops.pem", "ops.key").expect(0);
+    let mut by_variables = command(dir, &admin, &["health", "--ready"]);
+    by_variables.arg("--admin-ca").arg(dir.join("tls.pem"));
+    by_variables.env("CLOAKROOM_CLIENT_CERT", dir.join("ops.pem"));
+    by_variables.env("CLOAKROOM_CLIENT_KEY", dir.join("ops.key"));
+    run(&mut by_variables, "").expect(0);
+    let none = asked("", "").expect(3);
+    assert!(none.err.contains("asks for a certificate: --client-cert FILE"), "{}", none.err);
+    let foreign = asked("foreign.pem", "foreign.key").expect(3);
+    assert!(foreign.err.contains("it doesn't take "), "{}", foreign.err);
+    assert!(foreign.err.contains("client_ca_file"), "{}", foreign.err);
+    // What can't be shown is told before anything is asked, and ends in no panic.
+    let other = asked("ops.pem", "foreign.key").expect(2);
+    assert!(other.err.contains("doesn't go with"), "{}", other.err);
+    assert!(asked("ops.pem", "").expect(2).err.contains("needs --client-key"));
+    assert!(asked("", "ops.key").expect(2).err.contains("needs --client-cert"));
+    assert!(asked("ops.pem", "ops.pem").expect(2).err.starts_with("error: "));
+    asked("ops.key", "ops.key").expect(2);
+    asked("nowhere.pem", "ops.key").expect(2);
+    assert_eq!(node.stop("-TERM").0, 0);
+}
+
+/// A certificate of the loopback that is valid from one day to another, counted from today, with
+/// its key: `NAME.pem`, `NAME.key`.
+fn valid(dir: &Path, name: &str, days: [i64; 2]) {
+    let day = |days: i64| {
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+        let text = at.strftime("%Y %m %d").to_string();
+        let parts: Vec<u16> = text.split(' ').map(|part| part.parse().expect("digits")).collect();
+        let part = |at: usize| u8::try_from(parts[at]).expect("a date");
+        rcgen::date_time_ymd(parts[0].into(), part(1), part(2))
+    };
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    (params.not_before, params.not_after) = (day(days[0]), day(days[1]));
+    let key = KeyPair::generate().expect("a key");
+    let own = params.self_signed(&key).expect("a certificate");
+    std::fs::write(dir.join(format!("{name}.pem")), own.pem()).expect("written");
+    std::fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+}
+
+#[test]
+fn doctor_tells_of_certificates_that_expire_and_of_keys_that_are_not_theirs() {
+    let dir = TempDir::new().expect("a directory");
+    let dir = dir.path();
+    for (name, days) in
+        [("good", [-2, 90]), ("short", [-2, 20]), ("old", [-9, -2]), ("early", [3, 90])]
+    {
+        valid(dir, name, days);
+    }
+    let path = |name: &str| dir.join(name).display().to_string();
+    let findings = |settings: &[(&str, &str)]| {
+        let mut doctor = program();
+        doctor.args(["doctor", "--json", "--admin-url", "http://127.0.0.1:9", "--data"]);
+        doctor.arg(dir.join("data"));
+        for (key, file) in settings {
+            doctor.env(format!("CLOAKROOM_{key}"), path(file));
+        }
+        let found = run(&mut doctor, "").expect(1).json();
+        let found = found["findings"].as_array().expect("a list").iter();
+        let found = found.filter(|finding| finding["about"] == "certificates");
+        let told = |finding: &Value| {
+            let member = |name: &str| finding[name].as_str().expect("text").to_owned();
+            (member("state"), member("says"))
+        };
+        found.map(told).collect::<Vec<_>>()
+    };
+    let [public, admin] = ["SERVER__TLS", "SERVER__ADMIN_TLS"];
+    for listener in [public, admin] {
+        let (cert, key) = (format!("{listener}__CERT_FILE"), format!("{listener}__KEY_FILE"));
+        for (name, state, says) in [
+            ("good", "ok", "is valid until "),
+            ("short", "look", "is valid until "),
+            ("old", "wrong", " expired on "),
+            ("early", "wrong", " isn't valid before "),
+        ] {
+            let pair = (format!("{name}.pem"), format!("{name}.key"));
+            let found = findings(&[(&cert, &pair.0), (&key, &pair.1)]);
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert!(found[0].0 == state && found[0].1.contains(says), "{found:?}");
+        }
+        let found = findings(&[(&cert, "good.pem"), (&key, "short.key")]);
+        assert!(found.iter().any(|(state, _)| state == "wrong"), "{found:?}");
+    }
+    let admin_tls = [
+        ("SERVER__ADMIN_TLS__CERT_FILE", "good.pem"),
+        ("SERVER__ADMIN_TLS__KEY_FILE", "good.key"),
+        ("SERVER__ADMIN_TLS__CLIENT_CA_FILE", "old.pem"),
+    ];
+    let found = findings(&admin_tls);
+    assert!(found[1].0 == "wrong" && found[1].1.contains("client_ca_file` expired"), "{found:?}");
+    let found = findings(&[("STORE__TLS__CA_FILE", "short.pem")]);
+    assert!(found[0].0 == "look" && found[0].1.contains("`store.tls.ca_file`"), "{found:?}");
+    let found = findings(&[("STORE__TLS__CA_FILE", "nowhere.pem")]);
+    assert!(found[0].0 == "wrong" && found[0].1.contains("can't be used"), "{found:?}");
+    let pair = [("STORE__TLS__CERT_FILE", "good.pem"), ("STORE__TLS__KEY_FILE", "old.key")];
+    let found = findings(&pair);
+    assert!(found[1].0 == "wrong" && found[1].1.contains("doesn't go with"), "{found:?}");
 }

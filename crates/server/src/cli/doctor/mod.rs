@@ -1,6 +1,7 @@
 //! `cloakroom doctor`: looks at everything around an authority that can be wrong, and says how to
 //! mend it.
 
+mod certificates;
 mod judge;
 
 use std::io::Write;
@@ -82,6 +83,7 @@ pub fn run(args: &DoctorArgs, style: Style, out: &mut dyn Write) -> Result<(), F
     let mut findings = configuration(&loaded, args.reach.place());
     if let Ok(config) = &loaded.outcome {
         findings.extend(files(config));
+        findings.extend(certificates(config));
         findings.extend(provided_keys(&loaded));
         findings.extend(judge::proxies(config));
     }
@@ -156,12 +158,17 @@ fn files(config: &Config) -> Vec<Finding> {
         ),
         Err(error) => Finding::wrong(ABOUT, error.to_string(), "the authority would not start"),
     };
-    let mut findings = vec![root];
+    vec![root]
+}
+
+/// Certificates of the listeners and of the way to the store.
+fn certificates(config: &Config) -> Vec<Finding> {
     let certificate = |(key, why): (&str, String)| {
         let mend = "name a PEM file with the chain, and the key that belongs to it";
         Finding::wrong("certificates", format!("`{key}` can't be used: {why}"), mend)
     };
-    findings.extend(tls::faults(config).into_iter().map(certificate));
+    let mut findings: Vec<_> = tls::faults(config).into_iter().map(certificate).collect();
+    findings.extend(certificates::findings(config));
     findings
 }
 
