@@ -245,8 +245,11 @@ impl Failure {
 
 /// A plan that is kept may be made while a table is nearly empty, and is used long after it has
 /// grown: it has to go by the index from the first.
-const SETTINGS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
-     SET plan_cache_mode = force_generic_plan";
+const SETTINGS: &str = "
+    SET enable_seqscan = off;
+    SET enable_hashjoin = off;
+    SET enable_mergejoin = off;
+    SET plan_cache_mode = force_generic_plan";
 
 /// How often a read is sent: after a restart of the server each connection may be a dead one.
 const READ_ATTEMPTS_MAX: usize = 4;
