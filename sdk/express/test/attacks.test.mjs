@@ -114,6 +114,29 @@ test('e10 a key that was revoked and removed in an outage is not known after it'
   assert.equal(await status(await forge(next)), 200);
 });
 
+test('e10 a key revoked at the authority verifies nothing within the staleness and a heartbeat', async () => {
+  const own = await startAuthority();
+  const ck = cloakroom({ url: own.url, apiKey: own.apiKey, maxStaleness: 2_000, logger: listener() });
+  try {
+    await ck.ready();
+    const application = shop(ck);
+    const body = { subject: 'usr_k', delivery: 'bearer' };
+    const { token } = (await browser(application).post('/login', { body })).body;
+    const headers = { authorization: `Bearer ${token}` };
+    const asked = () => browser(application).get('/me', { headers });
+    assert.equal((await asked()).status, 200);
+    const { kid } = JSON.parse(Buffer.from(token.split('.')[0], 'base64url'));
+    assert.equal((await own.admin('POST', `/keys/${kid}/revoke`)).status, 200);
+    await eventually(async () => {
+      const { status, body: told } = await asked();
+      assert.deepEqual([status, told.code], [401, 'token_invalid']);
+    }, 2_500);
+  } finally {
+    ck.close();
+    await own.close();
+  }
+});
+
 test('a clock that is behind takes no token that has run out', async () => {
   const key = await keyPair('key');
   const { stub, status } = await overStub([key]);

@@ -8,6 +8,8 @@ import * as jose from 'jose';
 const { CLOAKROOM_PUBLIC: publicUrl, CLOAKROOM_ADMIN: adminUrl } = process.env;
 const authorization = `Bearer ${process.env.CLOAKROOM_API_KEY}`;
 const password = 'correct horse battery staple';
+/** How long a key set may be cached, as its `Cache-Control` says. */
+const cacheSeconds = 300;
 const seconds = Number(process.env.SECONDS_LONG);
 const until = Date.now() + seconds * 1000;
 const keySet = jose.createRemoteJWKSet(new URL(`${publicUrl}/.well-known/jwks.json`));
@@ -70,20 +72,35 @@ async function rotate() {
   }
 }
 
-/** Whether a token of a revoked key is refused at once here, and by whoever reads the key set anew. */
+/** Whether a token of a revoked key is refused at once here, and by plain readers of the key set:
+ *  by one that reads it anew at once, by one that has it in its cache when its time is over. */
 async function revoke() {
   const identifier = 'revoked@example.com';
   await ask('POST', `${adminUrl}/admin/v1/users`, { identifier, password }, { authorization });
   const login = { identifier, password, delivery: 'bearer' };
   const token = (await ask('POST', `${publicUrl}/auth/login`, login)).body.access_token;
   const { kid } = jose.decodeProtectedHeader(token);
+  // It is the key that has to be refused, not a token that has run out meanwhile.
+  const atItsTime = { ...expected, currentDate: new Date(jose.decodeJwt(token).iat * 1000) };
+  const url = new URL(`${publicUrl}/.well-known/jwks.json`);
+  const by = (keys) => jose.jwtVerify(token, keys, atItsTime).then(() => 'taken', (e) => e.code);
+  const cached = jose.createRemoteJWKSet(url, { cacheMaxAge: cacheSeconds * 1000 });
+  const before = await by(cached);
   const path = `${adminUrl}/admin/v1/keys/${kid}/revoke`;
   const revoked = await ask('POST', path, undefined, { authorization });
+  const over = Date.now() + cacheSeconds * 1000;
   const here = await ask('GET', `${publicUrl}/auth/session`, undefined,
     { authorization: `Bearer ${token}` });
-  const anew = jose.createRemoteJWKSet(new URL(`${publicUrl}/.well-known/jwks.json`));
-  const there = await jose.jwtVerify(token, anew, expected).then(() => 'taken', (e) => e.code);
-  return revoked.status === 200 && here.status === 401 && there === 'ERR_JWKS_NO_MATCHING_KEY';
+  const anew = await by(jose.createRemoteJWKSet(url));
+  while (Date.now() <= over) await pause(50);
+  const after = await by(cached);
+  console.log(`revoked: ${revoked.status}, ${here.status}, ${anew}, with a cache ${before}, ${after}`);
+  return {
+    'a revoked key verifies nothing here': revoked.status === 200 && here.status === 401,
+    'nor for whoever reads the key set anew': anew === 'ERR_JWKS_NO_MATCHING_KEY',
+    'nor for a cache that has run out':
+      before === 'taken' && after === 'ERR_JWKS_NO_MATCHING_KEY',
+  };
 }
 
 await Promise.all([rotate(), ...[0, 1, 2].map(client)]);
@@ -91,7 +108,7 @@ const checks = {
   'no genuine token was refused': seen.refused.length === 0,
   'keys were rotated more than once': seen.rotations >= 2 && seen.kids.size >= 3,
   'and not before the next one was published long enough': seen.early > seen.rotations,
-  'a revoked key verifies nothing': await revoke(),
+  ...(await revoke()),
   'hundreds of tokens were looked at': seen.verified > 500,
 };
 console.log(`jose: ${seen.verified} verified, ${seen.kids.size} keys, ${seen.rotations} rotations`);
