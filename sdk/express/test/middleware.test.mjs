@@ -508,3 +508,25 @@ test('the application that forgot the middleware is told the line', async () => 
   assert.equal(answer.status, 500);
   assert.match(answer.body.detail, /app\.use\(cloakroom\(\{ url, apiKey \}\)\)/);
 });
+
+test('a refusal of the authority names its request there; one made here has none', async () => {
+  const made = express();
+  const caughtErrors = [];
+  made.use(express.json(), ck);
+  made.post('/login', caught(async (req, res) => res.json(await login(req, req.body))));
+  made.get('/me', requireAuth(), (req, res) => res.json({}));
+  made.use((error, req, res, next) => {
+    caughtErrors.push(error);
+    problems()(error, req, res, next);
+  });
+  const visitor = browser(made);
+  assert.equal((await visitor.post('/login', { body: { subject: 'usr_r' } })).status, 200);
+  const late = await browser(made).post('/login', { body: { subject: 'usr_r', epoch: 7 } });
+  const [refused] = caughtErrors;
+  assert.deepEqual([late.status, refused.status, refused.code], [409, 409, 'conflict']);
+  assert.match(refused.requestId, /^[\w-]{16,}$/);
+  assert.equal(late.body.request_id, refused.requestId);
+  const anonymous = await browser(made).get('/me');
+  assert.deepEqual([anonymous.status, 'request_id' in anonymous.body], [401, false]);
+  assert.equal(caughtErrors[1].requestId, undefined);
+});

@@ -9,8 +9,10 @@ import pytest
 from flask import Blueprint, Flask, session
 
 from cloakroom_flask import (
+    CloakroomError,
     UserMixin,
     claims_required,
+    csrf_exempt,
     current_user,
     fresh_login_required,
     is_local_path,
@@ -282,6 +284,32 @@ def test_an_error_handler_of_the_application_sees_refusals(app: Flask) -> None:
         return {"mine": error.error_code}, 401
 
     assert app.test_client().get("/me").json == {"mine": "credentials_required"}
+
+
+def test_a_refusal_of_the_authority_names_its_request_there(app: Flask) -> None:
+    seen: list[Any] = []
+
+    @app.errorhandler(CloakroomError)
+    def note(error: CloakroomError) -> Any:
+        seen.append(error)
+        return error.get_response()
+
+    @app.post("/late")
+    @csrf_exempt
+    def late() -> str:
+        login_user("ada", epoch=1_000_000)
+        return ""
+
+    client = app.test_client()
+    client.post("/login", json={"user": "ada"})
+    answer = client.post("/late")
+    assert (answer.status_code, answer.json["code"]) == (409, "conflict")
+    assert len(seen[0].request_id) >= 16
+    assert answer.json["request_id"] == seen[0].request_id
+    anonymous = app.test_client().get("/me")
+    assert anonymous.status_code == 401
+    assert seen[1].request_id is None
+    assert "request_id" not in anonymous.json
 
 
 def test_the_session_lists_the_device(app: Flask, server: Server) -> None:
