@@ -21,6 +21,10 @@ pub enum Mutation {
     EventOutsideCommit,
     /// Entries are written twice.
     EntriesTwice,
+    /// A reuse that was found out is told nobody.
+    ReuseUntold,
+    /// A rotation from elsewhere is told nobody.
+    RotationUntold,
     /// Commits are answered before they are durable, and a restart of the store loses them.
     AnsweredBeforeDurable,
     /// A failed read is taken for "there is none".
@@ -34,12 +38,14 @@ pub enum Mutation {
 
 impl Mutation {
     /// Those in the store that the simulation brings along.
-    pub const OUTER: [Self; 8] = [
+    pub const OUTER: [Self; 10] = [
         Self::TouchUnconditional,
         Self::SaveUnconditional,
         Self::OpeningExpectsNothing,
         Self::EventOutsideCommit,
         Self::EntriesTwice,
+        Self::ReuseUntold,
+        Self::RotationUntold,
         Self::AnsweredBeforeDurable,
         Self::FaultReadsAsAbsence,
         Self::HeartbeatWithoutReading,
@@ -79,6 +85,8 @@ pub(crate) async fn twist(
             return (!late.entries.is_empty()).then_some(late);
         }
         Mutation::EntriesTwice => batch.entries.extend(batch.entries.clone()),
+        Mutation::ReuseUntold => leave_out(batch, EventKind::SessionReuseDetected),
+        Mutation::RotationUntold => leave_out(batch, EventKind::SessionRefreshed),
         _ => {}
     }
     None
@@ -86,6 +94,10 @@ pub(crate) async fn twist(
 
 fn has_event(batch: &Batch, kind: EventKind) -> bool {
     batch.entries.iter().any(|entry| matches!(entry, Entry::Audit(event) if event.kind == kind))
+}
+
+fn leave_out(batch: &mut Batch, kind: EventKind) {
+    batch.entries.retain(|entry| !matches!(entry, Entry::Audit(event) if event.kind == kind));
 }
 
 /// Sessions put where they are filed, and nothing logged: uses written down.

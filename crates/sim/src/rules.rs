@@ -41,6 +41,8 @@ enum Sign {
     EndedFeed(Sid),
     ChangedFeed(Sid),
     ClaimsChanged(Sid),
+    RefreshedElsewhere(Sid),
+    Reused(Sid),
     DataChanged(Sid),
     RaisedFeed(Subject, u64),
     Raised(Subject),
@@ -226,6 +228,9 @@ impl Commit<'_> {
         if rotated || claims {
             self.signs.push(Sign::ChangedFeed(sid));
         }
+        if rotated && before.client != after.client {
+            self.signs.push(Sign::RefreshedElsewhere(sid));
+        }
         if claims {
             self.signs.push(Sign::ClaimsChanged(sid));
             self.judge_claims(Some(sid), &before.claims, &after.claims);
@@ -265,6 +270,9 @@ impl Commit<'_> {
     fn judge_ending(&mut self, sid: Sid, old: &Session, ending: Ending) {
         self.signs.push(Sign::Ended(sid));
         self.signs.push(Sign::EndedFeed(sid));
+        if ending.reason == EndReason::RefreshReused && !self.is_done_again() {
+            self.signs.push(Sign::Reused(sid));
+        }
         let due = match ending.reason {
             EndReason::IdleTimeout => old.refused_from(),
             EndReason::AbsoluteTimeout => old.expires_at,
@@ -331,6 +339,12 @@ impl Commit<'_> {
         }
     }
 
+    /// Whether an ending may be one that the store lost and a node does again: what it was for was
+    /// told the first time.
+    fn is_done_again(&self) -> bool {
+        self.part.rolled_back.is_some()
+    }
+
     /// An ending is logged without a change only where a store that went back has lost the session
     /// too: other nodes may know it still.
     fn is_announcement(&self, entry: &Entry) -> bool {
@@ -386,9 +400,13 @@ impl Commit<'_> {
             (Some((sid, EventKind::SessionEnded)), _) => Some(Sign::Ended(sid)),
             (Some((sid, EventKind::SessionClaimsChanged)), _) => Some(Sign::ClaimsChanged(sid)),
             (Some((sid, EventKind::SessionDataChanged)), _) => Some(Sign::DataChanged(sid)),
-            (Some((sid, EventKind::SessionRefreshed | EventKind::SessionReuseDetected)), _) => {
-                let with_change = self.written(&Key::Session(sid)).is_some();
-                if with_change { None } else { stray() }
+            (Some((sid, EventKind::SessionRefreshed)), _) => Some(Sign::RefreshedElsewhere(sid)),
+            (Some((sid, EventKind::SessionReuseDetected)), _) => {
+                if self.is_done_again() {
+                    None
+                } else {
+                    Some(Sign::Reused(sid))
+                }
             }
             (_, Some(subject)) if event.kind == EventKind::SubjectSignedOutEverywhere => {
                 Some(Sign::Raised(subject.clone()))
