@@ -72,6 +72,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_alert_has_a_test_in_which_it_fires() {
+        let read = |name: &str| {
+            std::fs::read_to_string(tree::root().join(FOLDER).join(name)).expect("a file")
+        };
+        let (alerts, tests) = (read("alerts.yml"), read("alerts_test.yml"));
+        let names: Vec<&str> = alerts.split("- alert: ").skip(1).filter_map(first_line).collect();
+        assert!(names.len() > 10, "{names:?}");
+        let fires = |name: &str| {
+            let mut cases = tests.split("alertname: ").skip(1);
+            cases.any(|case| first_line(case) == Some(name) && expects_an_alert(case))
+        };
+        let untested: Vec<&str> = names.into_iter().filter(|name| !fires(name)).collect();
+        assert!(untested.is_empty(), "{untested:?}");
+    }
+
+    fn first_line(text: &str) -> Option<&str> {
+        text.lines().next()
+    }
+
+    /// Whether the line after the name isn't `exp_alerts: []`.
+    fn expects_an_alert(case: &str) -> bool {
+        case.lines().nth(1).is_some_and(|line| line.trim() == "exp_alerts:")
+    }
+
+    #[test]
     fn the_dashboards_queries_become_rules_without_its_variables() {
         let rules = rules_of(&dashboard().expect("queries"));
         assert!(rules.matches("\"record\"").count() > 40 && !rules.contains('$'), "{rules}");
