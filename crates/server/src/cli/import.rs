@@ -25,6 +25,9 @@ pub struct ImportArgs {
     /// Say what would be refused, and import nothing
     #[arg(long)]
     dry_run: bool,
+    /// Leave users who are there already as they are, whatever their rows say
+    #[arg(long)]
+    skip_existing: bool,
     #[command(flatten)]
     reach: Reach,
 }
@@ -34,6 +37,14 @@ pub struct ImportArgs {
 struct RefusedRow {
     line: usize,
     why: String,
+    /// Whether it is another user's name.
+    is_taken: bool,
+}
+
+impl RefusedRow {
+    const fn new(line: usize, why: String) -> Self {
+        Self { line, why, is_taken: false }
+    }
 }
 
 /// The members that a row may have.
@@ -56,18 +67,18 @@ pub fn run(
     err: &mut dyn Write,
 ) -> Result<(), Failure> {
     let client = args.reach.client(KeyWanted::Yes)?;
-    let rows = check(&client, &args.file, style, out, err)?;
+    let rows = check(&client, args, style, out, err)?;
     if args.dry_run {
         return said(rows, "would be imported", style, out);
     }
-    let done = create(&client, &args.file, rows)?;
+    let done = create(&client, args, rows)?;
     done.say(style, out)
 }
 
 /// What an import came to.
 struct Done {
     made: u64,
-    /// Users of an earlier import of the same rows.
+    /// Users of an earlier import of the same rows, and those that are left as they are.
     already_there: u64,
 }
 
@@ -89,11 +100,12 @@ impl Done {
 /// Checks every row against the file's others and the authority; how many there are.
 fn check(
     client: &Client,
-    path: &Path,
+    args: &ImportArgs,
     style: Style,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u64, Failure> {
+    let path = &args.file;
     let progress = progress("checked", file_bytes(path)?);
     let mut seen = HashMap::new();
     let mut refused = Vec::new();
@@ -103,15 +115,15 @@ fn check(
         progress.inc(bytes);
         rows += 1;
         let row = content.and_then(|row| first_of_its_name(row, line, &mut seen));
-        let why = match row {
+        match row {
             Ok(mut row) => {
                 row.insert("dry_run".to_owned(), true.into());
                 row.insert("allow_same".to_owned(), true.into());
-                refusal(client, &Value::Object(row))?
+                let row = refusal(client, line, &Value::Object(row))?;
+                refused.extend(row.filter(|row| !(row.is_taken && args.skip_existing)));
             }
-            Err(why) => Some(why),
-        };
-        refused.extend(why.map(|why| RefusedRow { line, why }));
+            Err(why) => refused.push(RefusedRow::new(line, why)),
+        }
     }
     progress.finish_and_clear();
     if refused.is_empty() {
@@ -122,7 +134,8 @@ fn check(
 }
 
 /// Creates every row's user; where one can't be, those that were are deleted again.
-fn create(client: &Client, path: &Path, rows: u64) -> Result<Done, Failure> {
+fn create(client: &Client, args: &ImportArgs, rows: u64) -> Result<Done, Failure> {
+    let path = &args.file;
     let progress = progress("imported", file_bytes(path)?);
     let (mut made, mut already_there) = (Vec::new(), 0);
     for row in Rows::open(path)? {
@@ -131,7 +144,8 @@ fn create(client: &Client, path: &Path, rows: u64) -> Result<Done, Failure> {
             let at_line = |why: String| Failure::Failed(format!("line {}: {why}", row.line));
             let mut body = row.content.map_err(at_line)?;
             body.insert("allow_same".to_owned(), true.into());
-            create_one(client, &Value::Object(body)).map_err(|why| at_line(why.to_string()))
+            let skip = args.skip_existing;
+            create_one(client, &Value::Object(body), skip).map_err(|why| at_line(why.to_string()))
         });
         match created {
             Ok(Some(id)) => made.push(id),
@@ -147,9 +161,12 @@ fn create(client: &Client, path: &Path, rows: u64) -> Result<Done, Failure> {
     Err(undo(client, &made, &Failure::Failed("the file changed meanwhile".into())))
 }
 
-/// The id of a user that was made; none where there is one just like it.
-fn create_one(client: &Client, user: &Value) -> Result<Option<String>, Failure> {
+/// The id of a user that was made; none where there is one just like it, or one that is skipped.
+fn create_one(client: &Client, user: &Value, skip: bool) -> Result<Option<String>, Failure> {
     let answer = client.send(Method::POST, USERS, Some(Body::Json(user)))?;
+    if skip && answer.status == 409 && is_there(client, user)? {
+        return Ok(None);
+    }
     let is_new = answer.status == 201;
     let answer = answer.successful()?;
     Ok(answer["user"]["id"].as_str().filter(|_| is_new).map(str::to_owned))
@@ -173,12 +190,23 @@ fn undo(client: &Client, made: &[String], failure: &Failure) -> Failure {
 }
 
 /// Why the authority would refuse a user; none where it wouldn't.
-fn refusal(client: &Client, user: &Value) -> Result<Option<String>, Failure> {
+fn refusal(client: &Client, line: usize, user: &Value) -> Result<Option<RefusedRow>, Failure> {
     let answer = client.send(Method::POST, USERS, Some(Body::Json(user)))?;
     match answer.status {
-        409 | 413 | 422 => Ok(Some(answer.explanation())),
+        409 => {
+            let is_taken = is_there(client, user)?;
+            Ok(Some(RefusedRow { line, why: answer.explanation(), is_taken }))
+        }
+        413 | 422 => Ok(Some(RefusedRow::new(line, answer.explanation()))),
         _ => answer.successful().map(|_| None),
     }
+}
+
+/// Whether somebody has this identifier.
+fn is_there(client: &Client, user: &Value) -> Result<bool, Failure> {
+    let identifier = encoded(user["identifier"].as_str().unwrap_or_default());
+    let found = client.get(&format!("{USERS}?identifier={identifier}"))?;
+    Ok(found["users"].as_array().is_some_and(|users| !users.is_empty()))
 }
 
 fn first_of_its_name(
@@ -276,6 +304,10 @@ fn report(
     }
     if refused.len() > SHOWN_MAX {
         writeln!(err, "… and {} more", refused.len() - SHOWN_MAX)?;
+    }
+    match refused.iter().filter(|row| row.is_taken).count() {
+        0 => {}
+        taken => writeln!(err, "{taken} are there already: --skip-existing leaves those alone")?,
     }
     Ok(writeln!(err, "nothing was imported: {} of {rows} rows are refused", refused.len())?)
 }

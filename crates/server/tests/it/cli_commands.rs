@@ -332,8 +332,33 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
         let file = users_file(&world, &[&changed, &row(8)]);
         let refused = ask(&world, &["users", "import", &file]).expect(1);
         assert!(refused.err.starts_with("line 1: "), "{}", refused.err);
+        assert!(refused.err.contains("1 are there already: --skip-existing"), "{}", refused.err);
     }
     assert_eq!(count_users(&world), ROWS);
+    // Someone signed in meanwhile and has another hash, someone's role was changed: neither is
+    // touched, and the import goes on.
+    let login = json!({"identifier": "u7@example.com", "password": "correct horse",
+        "delivery": "bearer"});
+    let url = format!("{}/auth/login", world.public);
+    let signed_in = ureq::post(&url).content_type("application/json").send(login.to_string());
+    assert_eq!(signed_in.expect("an answer").status(), 200);
+    let named = |name: &str| {
+        let found = world.get(&format!("/admin/v1/users?identifier={name}")).expect(200);
+        found.body["users"][0].clone()
+    };
+    let nine = named("u9@example.com");
+    let path = format!("/admin/v1/users/{}", nine["id"].as_str().expect("an id"));
+    let patch = world.put("PATCH", &path, &json!({"claims": {"n": "changed"}}));
+    patch.expect(200);
+    let (seven, nine) = (named("u7@example.com"), named("u9@example.com"));
+    let more: Vec<String> = rows.iter().cloned().chain([row(ROWS + 1)]).collect();
+    let file = users_file(&world, &more.iter().map(String::as_str).collect::<Vec<_>>());
+    let refused = ask(&world, &["users", "import", &file]).expect(1);
+    assert!(refused.err.contains("line 8: ") && refused.err.contains("line 10: "));
+    assert!(refused.err.contains("2 are there already"), "{}", refused.err);
+    let skipped = ask(&world, &["users", "import", &file, "--skip-existing"]).expect(0);
+    assert_eq!(skipped.out, format!("1 users imported, {ROWS} were there already\n"));
+    assert_eq!((named("u7@example.com"), named("u9@example.com")), (seven, nine));
 }
 
 #[test]
