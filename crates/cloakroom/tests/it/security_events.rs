@@ -1,12 +1,17 @@
 //! The audit log: what happened, once, and by whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::sync::Arc;
 
 use cloakroom::core::event::{Actor, Event, EventKind};
-use cloakroom::core::session::{Delivery, Grant};
+use cloakroom::core::keys::Algorithm;
+use cloakroom::core::refresh::Channel;
+use cloakroom::core::session::{Client, Delivery, EndReason, Grant};
+use cloakroom::core::store_key::MasterKey;
 use cloakroom::{
-    ApiKeyIdentity, Credential, EventFilter, EventOrder, IfMatch, NewApiKey, UserPatch,
+    ApiKeyIdentity, Authority, Clock, Context, Credential, EventFilter, EventOrder, IfMatch,
+    NewApiKey, Settings, StoreSecret, SubjectPatch, Swept, SystemEntropy, UserPatch,
 };
 
 use crate::directory::*;
@@ -85,7 +90,7 @@ async fn m4_each_change_of_a_session_has_exactly_one_event() {
     let refreshed = refreshed.expect("refreshed");
     let moved = from("198.51.100.77");
     let token = refreshed.token.expose();
-    let channel = cloakroom::core::refresh::Channel::Body;
+    let channel = Channel::Body;
     let before = log(&world).await.len();
     world.advance(31 * SECOND);
     authority.refresh(token, channel, None, &moved).await.expect("refreshed");
@@ -165,6 +170,183 @@ async fn m4_each_change_of_a_user_a_key_or_all_has_its_event() {
     let subject = &ada();
     let ended = authority.end_subject(subject, by);
     assert_eq!(told(&world, ended).await.1, [SubjectSignedOutEverywhere]);
+}
+
+/// The same visitor's address with another browser.
+fn another_browser() -> Context {
+    let client = Client { user_agent: Some("Other/2".into()), ..ctx().client };
+    Context { client, ..ctx() }
+}
+
+#[tokio::test]
+async fn m4_a_retry_from_elsewhere_has_its_event_and_ends_nothing() {
+    let world = World::new().await;
+    let bearer = world.open(Delivery::Bearer).await;
+    let twice = async {
+        world.refresh(bearer.token.expose()).await.expect("refreshed");
+        let retried = bearer.token.expose();
+        world.authority.refresh(retried, Channel::Body, None, &another_browser()).await
+    };
+    let (retried, kinds) = told(&world, twice).await;
+    assert_eq!(kinds, [EventKind::SessionRetriedElsewhere]);
+    assert!(world.verify(&retried.expect("tolerated")).await.is_ok());
+}
+
+#[tokio::test]
+async fn m4_a_token_newer_than_the_store_has_its_event_and_ends_nothing() {
+    // Two worlds in which the same was done are the same: the second is the first one's backup.
+    let (world, restored) = (World::new().await, World::new().await);
+    let opened = world.open(Delivery::Bearer).await;
+    let backup = restored.open(Delivery::Bearer).await;
+    assert_eq!(opened.token.expose(), backup.token.expose());
+    let newer = world.refresh(opened.token.expose()).await.expect("refreshed");
+    let (refused, kinds) = told(&restored, restored.refresh(newer.token.expose())).await;
+    assert!(refused.is_err());
+    assert_eq!(kinds, [EventKind::SessionRollbackSeen]);
+    assert!(restored.verify(&backup).await.is_ok(), "nothing was ended");
+}
+
+/// Settings by which the authority makes its own signing keys.
+fn keyed() -> Settings {
+    Settings { algorithm: Algorithm::EdDsa, hs256_secret: None, ..settings() }
+}
+
+#[tokio::test]
+async fn m4_a_key_that_retires_or_is_revoked_has_its_event() {
+    use EventKind::*;
+
+    let (world, by) = (World::with(keyed()).await, &ctx());
+    world.advance(DAY);
+    world.authority.tend_keys().await.expect("tended");
+    world.advance(DAY);
+    let (rotated, kinds) = told(&world, world.authority.rotate_keys(by)).await;
+    rotated.expect("the next key was published for long");
+    assert_eq!(kinds, [KeyCreated, KeyActivated, KeyRetired]);
+    let keys = world.authority.key_records();
+    let retired = keys.iter().find(|key| key.retires_at.is_some()).expect("a retired key");
+    let revoked = world.authority.revoke_key(retired.kid.as_str(), by);
+    assert_eq!(told(&world, revoked).await.1, [KeyRevoked]);
+    let again = world.authority.revoke_key(retired.kid.as_str(), by);
+    assert!(told(&world, again).await.1.is_empty());
+}
+
+#[tokio::test]
+async fn m4_a_backends_change_of_a_subject_has_its_event() {
+    use EventKind::*;
+
+    let (world, by) = (World::new().await, &ctx());
+    let patch = || SubjectPatch {
+        claims: Some(object(serde_json::json!({"plan": "gold"}))),
+        ..Default::default()
+    };
+    let subject = &ada();
+    let changed = world.authority.patch_subject(subject, patch(), by);
+    assert_eq!(told(&world, changed).await.1, [SubjectChanged]);
+    let again = world.authority.patch_subject(subject, patch(), by);
+    assert!(told(&world, again).await.1.is_empty());
+    let (erased, kinds) = told(&world, world.authority.erase_subject(subject, by)).await;
+    erased.expect("erased");
+    assert_eq!(kinds, [SubjectErased]);
+}
+
+#[tokio::test]
+async fn m4_no_kind_of_event_is_without_a_deed_that_has_it() {
+    let world = World::with(keyed()).await;
+    deeds_on_users(&world).await;
+    deeds_on_sessions(&world).await;
+    deeds_on_keys_and_all(&world).await;
+    let restored = World::new().await;
+    let newer = World::new().await;
+    restored.open(Delivery::Bearer).await;
+    let opened = newer.open(Delivery::Bearer).await;
+    let opened = newer.refresh(opened.token.expose()).await.expect("refreshed");
+    assert!(restored.refresh(opened.token.expose()).await.is_err());
+    let mut seen = BTreeSet::new();
+    for world in [&world, &restored] {
+        world.authority.flush_reports().await.expect("written");
+        seen.extend(log(world).await.into_values().map(|event| event.kind.as_str()));
+    }
+    let all: BTreeSet<&str> = EventKind::NAMES.into_iter().map(|(_, name)| name).collect();
+    assert_eq!(seen, all);
+}
+
+async fn deeds_on_users(world: &World) {
+    let (authority, by) = (&world.authority, &ctx());
+    let user = world.user(NAME).await;
+    for disabled in [true, false] {
+        let patch = UserPatch { disabled: Some(disabled), ..Default::default() };
+        authority.patch_user(&user.id, patch, by).await.expect("changed");
+    }
+    let claims = Some(object(serde_json::json!({"role": "admin"})));
+    let patch = UserPatch { claims, ..Default::default() };
+    authority.patch_user(&user.id, patch, by).await.expect("changed");
+    let (token, _) = authority.issue_reset(&user.id, by).await.expect("a token");
+    let reset = authority.reset_password(token.expose(), secret(PASSWORD), by);
+    reset.await.expect("set");
+    for _ in 0..8 {
+        assert!(authority.sign_in(login(NAME, OTHER_PASSWORD), by).await.is_err());
+    }
+    let other = authority.create_user(new_user("grace", None), by).await.expect("a user");
+    authority.delete_user(&other.id, by).await.expect("deleted");
+    let claims = Some(object(serde_json::json!({"plan": "gold"})));
+    let patch = SubjectPatch { claims, ..Default::default() };
+    authority.patch_subject(&ada(), patch, by).await.expect("changed");
+    authority.erase_subject(&ada(), by).await.expect("erased");
+    world.advance(HOUR);
+}
+
+async fn deeds_on_sessions(world: &World) {
+    let (authority, by) = (&world.authority, &ctx());
+    let some = object(serde_json::json!({"some": "thing"}));
+    let cookie = world.sign_in().await;
+    let sid = cookie.session.sid;
+    authority.change_claims(sid, &some, by).await.expect("changed");
+    authority.put_data(sid, some, IfMatch::Any, by).await.expect("put");
+    let verified = world.verify(&cookie).await.expect("live");
+    authority.reauthenticate(&verified, secret(PASSWORD), by).await.expect("stepped up");
+    let bearer = world.open(Delivery::Bearer).await;
+    let token = bearer.token.expose();
+    let elsewhere = &another_browser();
+    for by in [by, elsewhere] {
+        authority.refresh(token, Channel::Body, None, by).await.expect("refreshed");
+    }
+    let other = world.open(Delivery::Bearer).await;
+    let moved = authority.refresh(other.token.expose(), Channel::Body, None, elsewhere);
+    let moved = moved.await.expect("refreshed");
+    world.advance(31 * SECOND);
+    assert!(world.refresh(other.token.expose()).await.is_err(), "reuse");
+    assert_eq!(ended(world.verify(&moved).await), EndReason::RefreshReused);
+    authority.end_subject(&ada(), by).await.expect("ended");
+}
+
+async fn deeds_on_keys_and_all(world: &World) {
+    let (authority, by) = (&world.authority, &ctx());
+    let admin = ApiKeyIdentity { id: "root".into(), scopes: vec!["admin".into()], is_root: true };
+    let new = NewApiKey { name: "shop".into(), scopes: vec!["events".into()], expires_in: None };
+    let (key, _) = authority.create_api_key(new, &admin, by).await.expect("a key");
+    authority.delete_api_key(key.id, by).await.expect("deleted");
+    let opened = world.open(Delivery::Bearer).await;
+    let verified = world.verify_access(&opened).await.expect("live");
+    let cloakroom::Via::Access(claims) = &verified.via else { panic!("not by access token") };
+    authority.deny_token(&claims.jti, claims.expires_at, by).await.expect("denied");
+    authority.end_everything(by).await.expect("ended");
+    authority.report_start("0.1.0 on memory").await.expect("written");
+    let swept = Swept { ended: 1, removed: 1, trimmed: 0 };
+    authority.report_sweep(swept, by).await.expect("written");
+    for _ in 0..2 {
+        world.advance(DAY);
+        authority.tend_keys().await.expect("tended");
+    }
+    authority.rotate_keys(by).await.expect("rotated");
+    let keys = authority.key_records();
+    let retired = keys.iter().find(|key| key.retires_at.is_some()).expect("a retired key");
+    authority.revoke_key(retired.kid.as_str(), by).await.expect("revoked");
+    let previous = Some(MasterKey::from_bytes([7; 32]));
+    let secret = StoreSecret { master: MasterKey::from_bytes([8; 32]), previous };
+    let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
+    let (store, entropy) = (authority.store().clone(), Arc::new(SystemEntropy::new()));
+    let node = Authority::open(store, keyed(), secret, clock, entropy).await.expect("open");
+    assert!(node.rewrap_store_key(by).await.expect("rewrapped"));
 }
 
 #[tokio::test]
