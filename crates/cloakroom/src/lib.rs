@@ -88,7 +88,7 @@ pub use cloakroom_tower::{
     require_recent_auth,
 };
 
-#[cfg(all(doctest, feature = "embedded"))]
+#[cfg(all(doctest, feature = "embedded", feature = "remote", feature = "testing"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../docs/guide/rust.md")]
 mod pages {}
