@@ -67,8 +67,13 @@ impl Failure {
 
     /// The authority's code for it, such as `conflict`.
     pub fn problem_code(&self) -> Option<&str> {
+        self.problem()?.get("code")?.as_str()
+    }
+
+    /// The authority's own account, where it was the one to refuse.
+    const fn problem(&self) -> Option<&Value> {
         match self {
-            Self::Refused { problem, .. } => problem.get("code").and_then(Value::as_str),
+            Self::Refused { problem, .. } => Some(problem),
             Self::Failed(_)
             | Self::Usage(_)
             | Self::Unreachable(_)
@@ -79,55 +84,42 @@ impl Failure {
         }
     }
 
+    /// What it says, where it says something.
+    const fn text_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Failed(text)
+            | Self::Usage(text)
+            | Self::Unreachable(text)
+            | Self::NotFound(text)
+            | Self::NotAllowed(text)
+            | Self::Refused { text, .. } => Some(text),
+            Self::Silent(_) | Self::Unheard => None,
+        }
+    }
+
     /// The same with more to say.
     #[must_use]
-    pub fn with(self, more: &str) -> Self {
-        let add = |text: String| format!("{text}{more}");
-        match self {
-            Self::Failed(text) => Self::Failed(add(text)),
-            Self::Usage(text) => Self::Usage(add(text)),
-            Self::Unreachable(text) => Self::Unreachable(add(text)),
-            Self::NotFound(text) => Self::NotFound(add(text)),
-            Self::NotAllowed(text) => Self::NotAllowed(add(text)),
-            Self::Refused { exit, text, problem } => {
-                Self::Refused { exit, text: add(text), problem }
-            }
-            Self::Silent(code) => Self::Silent(code),
-            Self::Unheard => Self::Unheard,
+    pub fn with(mut self, more: &str) -> Self {
+        if let Some(text) = self.text_mut() {
+            text.push_str(more);
         }
+        self
     }
 
     /// The same, naming what isn't there.
     #[must_use]
-    pub fn naming(self, what: &str, name: &str) -> Self {
-        if !self.is_not_found() {
-            return self;
+    pub fn naming(mut self, what: &str, name: &str) -> Self {
+        if self.is_not_found()
+            && let Some(text) = self.text_mut()
+        {
+            *text = format!("there is no {what} {name:?}");
         }
-        let text = format!("there is no {what} {name:?}");
-        match self {
-            Self::Refused { exit, problem, .. } => Self::Refused { exit, text, problem },
-            Self::Failed(_)
-            | Self::Usage(_)
-            | Self::Unreachable(_)
-            | Self::NotFound(_)
-            | Self::NotAllowed(_)
-            | Self::Silent(_)
-            | Self::Unheard => Self::NotFound(text),
-        }
+        self
     }
 
     /// The same for programs.
     pub fn to_json(&self) -> Value {
-        let problem = match self {
-            Self::Refused { problem, .. } => problem.clone(),
-            Self::Failed(_)
-            | Self::Usage(_)
-            | Self::Unreachable(_)
-            | Self::NotFound(_)
-            | Self::NotAllowed(_)
-            | Self::Silent(_)
-            | Self::Unheard => Value::Null,
-        };
+        let problem = self.problem().cloned().unwrap_or_default();
         let message = self.to_string();
         json!({"error": {"message": message, "exit_code": self.code(), "problem": problem}})
     }

@@ -15,7 +15,7 @@ use ureq::http::Method;
 
 use super::client::{Body, Client, KeyWanted, Reach, encoded};
 use super::failure::Failure;
-use super::output::{Style, inert, print_json};
+use super::output::{Style, counted, inert, print_json};
 
 /// The arguments of `cloakroom users import`.
 #[derive(Debug, Args)]
@@ -89,9 +89,11 @@ impl Done {
             let said = json!({"imported": made, "already_there": already_there, "refused": []});
             return Ok(print_json(&said, out)?);
         }
+        let made = counted(&Value::from(*made), "user");
         match already_there {
-            0 => writeln!(out, "{made} users imported")?,
-            _ => writeln!(out, "{made} users imported, {already_there} were there already")?,
+            0 => writeln!(out, "{made} imported")?,
+            1 => writeln!(out, "{made} imported, 1 was there already")?,
+            _ => writeln!(out, "{made} imported, {already_there} were there already")?,
         }
         Ok(())
     }
@@ -307,7 +309,7 @@ fn report(
     }
     match refused.iter().filter(|row| row.is_taken).count() {
         0 => {}
-        taken => writeln!(err, "{taken} are there already: --skip-existing leaves those alone")?,
+        taken => writeln!(err, "there already: {taken}; --skip-existing leaves those alone")?,
     }
     Ok(writeln!(err, "nothing was imported: {} of {rows} rows are refused", refused.len())?)
 }
@@ -316,7 +318,7 @@ fn said(rows: u64, done: &str, style: Style, out: &mut dyn Write) -> Result<(), 
     if style.json {
         return Ok(print_json(&json!({done.replace(' ', "_"): rows, "refused": []}), out)?);
     }
-    Ok(writeln!(out, "{rows} users {done}")?)
+    Ok(writeln!(out, "{} {done}", counted(&Value::from(rows), "user"))?)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
