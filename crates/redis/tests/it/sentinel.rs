@@ -1,18 +1,72 @@
 //! A master that sentinels name: replicas that acknowledge, and failovers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom_redis::{RedisError, RedisSettings, RedisStore};
+use cloakroom_store::conformance::{Harness, Task};
 use cloakroom_store::{Commit, Durability, Log, Store, StoreError, Tick, Version};
 
 use crate::servers::{Process, free_port, redis, wait_until};
 use crate::world::{
-    HERE, connect, count, count_up, counter, done, ending, find, put, refusal, replicate, settings,
+    FLUSHING, HERE, connect, count, count_up, counter, done, ending, find, put, refusal, replicate,
+    settings, together,
 };
 
 const WAIT: Duration = Duration::from_millis(300);
+
+/// A master that one sentinel names, for the suite of all stores.
+struct Named {
+    master: Mutex<Process>,
+    sentinel: Process,
+    used: Mutex<Vec<RedisSettings>>,
+}
+
+impl Named {
+    fn start() -> Self {
+        let master = Process::start(redis(), &FLUSHING);
+        master.wait_until_ready();
+        let sentinel = sentinel(master.port);
+        Self { master: Mutex::new(master), sentinel, used: Mutex::default() }
+    }
+}
+
+impl Harness for Named {
+    type Store = RedisStore;
+
+    async fn fresh(&self) -> RedisStore {
+        let url = format!("redis+sentinel://127.0.0.1:{}/main", self.sentinel.port);
+        let settings = settings(&url);
+        let store = connect(&settings).await;
+        self.used.lock().expect("nobody panicked").push(settings);
+        store
+    }
+
+    /// The master is killed and started again as well: it has no replica to take its place.
+    async fn reopen(&self, store: RedisStore) -> RedisStore {
+        drop(store);
+        self.master.lock().expect("nobody panicked").restart();
+        let settings = self.used.lock().expect("nobody panicked").pop().expect("a store");
+        let store = connect(&settings).await;
+        self.used.lock().expect("nobody panicked").push(settings);
+        store
+    }
+
+    async fn pass(&self, span: Duration) {
+        tokio::time::sleep(span).await;
+    }
+
+    async fn together(&self, tasks: Vec<Task>) {
+        together(tasks).await;
+    }
+}
+
+mod conformance {
+    use super::Named;
+
+    cloakroom_store::conformance!(Named::start());
+}
 
 /// A master, its replicas and three sentinels.
 struct World {
