@@ -13,6 +13,7 @@ use crate::contract;
 use crate::dist;
 use crate::express;
 use crate::flask;
+use crate::guide;
 use crate::interop;
 use crate::monitoring;
 use crate::process::{Tally, stream};
@@ -76,6 +77,7 @@ pub const STEPS: &[Step] = &[
         run: express::step,
     },
     Step { name: "axum", about: "the axum example, by the shared script", run: axum::step },
+    Step { name: "guide", about: "the Rust guide's five minutes, followed", run: guide::step },
     Step {
         name: "contract",
         about: "the OpenAPI document, by a validator and by requests made from it",

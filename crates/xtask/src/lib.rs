@@ -11,6 +11,7 @@ pub mod dist;
 pub mod express;
 pub mod flask;
 pub mod gate;
+pub mod guide;
 pub mod interop;
 pub mod monitoring;
 pub mod process;
