@@ -19,7 +19,7 @@ use super::guard::actor_of;
 use super::query::Segment;
 use super::view::{ended, header_value, listed, no_content};
 use crate::http::{Ask, Members, Need, json};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 use crate::site::Site;
 
 pub(super) async fn read(
@@ -69,9 +69,10 @@ pub(super) async fn delete(
     Ok(ended(no_content(), done.durability))
 }
 
-/// What can't be a handle names no session.
+/// What can't be a handle names no session; why it can't is told to whoever makes them.
 fn parse(segment: &Segment) -> Result<Handle, Problem> {
-    Handle::parse(segment.as_str()).ok_or_else(Problem::not_found)
+    let detail = "no handle looks like this: it is a SHA-256 hash in base64url, 43 characters";
+    Handle::parse(segment.as_str()).ok_or_else(|| Problem::new(Code::NotFound, detail))
 }
 
 /// An end is a conflict here: the id that names the session is the caller's own.

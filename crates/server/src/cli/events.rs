@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use cloakroom_core::event::EventKind;
 use serde_json::{Value, json};
 
 use super::client::{KeyWanted, Reach, encoded};
@@ -85,7 +86,7 @@ Examples:
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Filter {
     /// Only of this type, such as session.ended
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = known_type)]
     kind: Option<String>,
     /// Only about this subject
     #[arg(long, value_name = "SUBJECT")]
@@ -93,6 +94,17 @@ pub(super) struct Filter {
     /// Only about this session
     #[arg(long, value_name = "SID")]
     sid: Option<String>,
+}
+
+/// A type of event that there is; else all that there are.
+fn known_type(text: &str) -> Result<String, String> {
+    match EventKind::parse(text) {
+        Some(kind) => Ok(kind.as_str().to_owned()),
+        None => {
+            let names: Vec<&str> = EventKind::NAMES.iter().map(|(_, name)| *name).collect();
+            Err(format!("no event has this type; there are {}", names.join(", ")))
+        }
+    }
 }
 
 impl Filter {

@@ -169,8 +169,10 @@ fn dispatch(program: Program, out: &mut dyn Write, err: &mut dyn Write) -> Resul
         Command::Doctor(args) => doctor::run(args, style, out),
         Command::Health(args) => upkeep::health(args, style, out),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Program::command(), "cloakroom", &mut { out });
-            Ok(())
+            // Whole first: the library panics where it can't write, as into a closed pipe.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Program::command(), "cloakroom", &mut script);
+            Ok(out.write_all(&script)?)
         }
         Command::Man { dir: None } => Ok(man::write(&built(), out)?),
         Command::Man { dir: Some(dir) } => {

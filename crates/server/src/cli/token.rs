@@ -5,9 +5,10 @@ use std::io::{self, IsTerminal, Read, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
+use cloakroom::is_reset_token;
 use cloakroom_core::token::Looks;
 use cloakroom_core::token::opaque::OpaqueKind;
-use cloakroom_core::types::{Secret, Sid};
+use cloakroom_core::types::{Secret, Sid, Subject};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 use zeroize::Zeroizing;
@@ -34,7 +35,8 @@ enum TokenCommand {
     /// Say what the token on standard input is and why it is or isn't valid; exit 0 if it is
     ///
     /// Takes a session cookie's value (cks_…), a refresh token (ckr_…), an API key (cka_…) or an
-    /// access token. It has no effect on the session, and never prints the secret part.
+    /// access token, with or without `Bearer` before it. It has no effect on the session, and
+    /// never prints the secret part. Of a password's reset token (ckp_…) it says whose it is.
     #[command(after_help = "\
 Examples:
   cloakroom token inspect < token.txt
@@ -55,7 +57,23 @@ pub fn run(args: &TokenArgs, style: Style, out: &mut dyn Write) -> Result<(), Fa
     let TokenCommand::Inspect(reach) = &args.command;
     let token = read_token()?;
     let mut report = Report::of(token.expose());
-    let judged = reach.client(KeyWanted::Yes).and_then(|client| judge(&client, &token));
+    if is_reset_token(token.expose()) {
+        report.print(None, style, out)?;
+        return Err(Failure::Failed(UNTOLD.into()));
+    }
+    let judged = match Looks::of(token.expose()) {
+        // Nobody need be asked, and no key be had, to say so.
+        Looks::Csrf | Looks::Unknown => Ok(Verdict {
+            detail: "no credential of Cloakroom looks like this".to_owned(),
+            ..Verdict::default()
+        }),
+        Looks::Opaque(kind) => {
+            reach.client(KeyWanted::Yes).and_then(|client| judge_opaque(&client, kind, &token))
+        }
+        Looks::Jwt => {
+            reach.client(KeyWanted::Yes).and_then(|client| judge_session_token(&client, &token))
+        }
+    };
     let verdict = match judged {
         Ok(verdict) => verdict,
         Err(failure) => {
@@ -82,15 +100,29 @@ fn read_token() -> Result<Secret<String>, Failure> {
         .map_err(|error| Failure::Failed(format!("can't read standard input: {error}")))?;
     match text.trim() {
         "" => Err(Failure::Usage("nothing came on standard input".into())),
-        token => Ok(Secret::new(token.to_owned())),
+        // As it stands in a header, from which it may have been copied.
+        token => Ok(Secret::new(without_scheme(token).to_owned())),
     }
 }
+
+fn without_scheme(text: &str) -> &str {
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer") => token.trim_start(),
+        _ => text,
+    }
+}
+
+/// Why a reset token isn't judged.
+const UNTOLD: &str = "whether a reset token counts is told only by using it: it does so once, \
+                      within an hour of its making, until another is made";
 
 /// What the token says of itself. Holds nothing secret.
 #[derive(Clone, Debug, Default)]
 struct Report {
     kind: &'static str,
     sid: Option<Sid>,
+    /// Whose password it sets.
+    user: Option<Subject>,
     lineage: Option<u32>,
     generation: Option<u32>,
     header: Option<Value>,
@@ -101,6 +133,9 @@ struct Report {
 
 impl Report {
     fn of(token: &str) -> Self {
+        if is_reset_token(token) {
+            return Self::of_reset(token);
+        }
         match Looks::of(token) {
             Looks::Opaque(kind) => Self::of_opaque(kind, token),
             Looks::Jwt => Self::of_jwt(token),
@@ -132,6 +167,15 @@ impl Report {
             generation: part(21).filter(|_| counts && kind == OpaqueKind::Refresh),
             ..Self::default()
         }
+    }
+
+    /// The user that it names after the secret and the tag, which stay unread.
+    fn of_reset(token: &str) -> Self {
+        let body = token.split_once('_').map_or("", |(_, body)| body);
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(body).unwrap_or_default());
+        let user = bytes.get(RESET_SECRET_BYTES..).and_then(|id| str::from_utf8(id).ok());
+        let user = user.filter(|id| id.starts_with("usr_")).and_then(|id| Subject::parse(id).ok());
+        Self { kind: "password reset token", user, ..Self::default() }
     }
 
     /// Header and claims only: the signature is what makes the token usable.
@@ -166,6 +210,7 @@ impl Report {
         if let (None, Some(id)) = (&self.session, self.sid) {
             pairs.push(("id", id.to_string()));
         }
+        pairs.extend(self.user.as_ref().map(|user| ("user", user.as_str().to_owned())));
         let count = |name, count: Option<u32>| count.map(|count| (name, count.to_string()));
         pairs.extend(count("lineage", self.lineage));
         pairs.extend(count("generation", self.generation));
@@ -180,6 +225,7 @@ impl Report {
         let mut map = Map::new();
         map.insert("kind".into(), self.kind.into());
         map.insert("id".into(), json!(self.sid.map(|sid| sid.to_string())));
+        map.insert("user".into(), json!(self.user.as_ref().map(Subject::as_str)));
         map.insert("lineage".into(), json!(self.lineage));
         map.insert("generation".into(), json!(self.generation));
         map.insert("header".into(), json!(self.header));
@@ -195,6 +241,8 @@ impl Report {
 
 /// Bytes of an opaque token after its prefix.
 const OPAQUE_BYTES: usize = 65;
+/// Bytes of a reset token's secret and tag, after its prefix and before the user's id.
+const RESET_SECRET_BYTES: usize = 40;
 
 /// When a token began and ends, for people.
 fn times_of(claims: Option<&Value>) -> Vec<(&'static str, String)> {
@@ -228,15 +276,15 @@ impl Verdict {
     }
 }
 
-fn judge(client: &Client, token: &Secret<String>) -> Result<Verdict, Failure> {
-    match Looks::of(token.expose()) {
-        Looks::Opaque(OpaqueKind::Session) | Looks::Jwt => judge_session_token(client, token),
-        Looks::Opaque(OpaqueKind::Refresh) => judge_refresh(client, token),
-        Looks::Opaque(OpaqueKind::ApiKey) => judge_key(client, token),
-        Looks::Csrf | Looks::Unknown => Ok(Verdict {
-            detail: "no credential of Cloakroom looks like this".to_owned(),
-            ..Verdict::default()
-        }),
+fn judge_opaque(
+    client: &Client,
+    kind: OpaqueKind,
+    token: &Secret<String>,
+) -> Result<Verdict, Failure> {
+    match kind {
+        OpaqueKind::Session => judge_session_token(client, token),
+        OpaqueKind::Refresh => judge_refresh(client, token),
+        OpaqueKind::ApiKey => judge_key(client, token),
     }
 }
 
@@ -402,8 +450,28 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_token_tells_its_user_and_not_its_secret() {
+        let mut bytes = vec![0xAB; RESET_SECRET_BYTES];
+        bytes.extend(b"usr_01J9ZQ6M5T4W8Y2K3N7P0R1S2V");
+        let body = URL_SAFE_NO_PAD.encode(&bytes);
+        let shown = everything(&Report::of(&format!("ckp_{body}")));
+        assert!(shown.contains("password reset token"), "{shown}");
+        assert!(shown.contains("usr_01J9ZQ6M5T4W8Y2K3N7P0R1S2V"), "{shown}");
+        assert!(!shown.contains(&body[..8]), "{shown}");
+    }
+
+    #[test]
+    fn a_token_may_come_with_its_scheme() {
+        for text in ["Bearer cks_x", "bearer  cks_x", "cks_x"] {
+            assert_eq!(without_scheme(text), "cks_x", "{text}");
+        }
+        assert_eq!(without_scheme("Basic cks_x"), "Basic cks_x");
+    }
+
+    #[test]
     fn junk_is_not_echoed() {
-        for junk in ["hunter2 is my password", "cks_hunter2", "eyJhunter2.hunter2.hunter2"] {
+        let junk = ["hunter2 is my password", "cks_hunter2", "ckp_hunter2hunter2"];
+        for junk in junk.into_iter().chain(["eyJhunter2.hunter2.hunter2"]) {
             let shown = everything(&Report::of(junk));
             assert!(!shown.contains("hunter2"), "{shown}");
         }

@@ -81,6 +81,16 @@ Examples:
   pass show shop/ada | cloakroom users set-password ada@example.com
   cloakroom users set-password usr_01J9ZQ6M5T4W8Y2K3N7P0R1S2V < password.txt")]
     SetPassword(Whom),
+    /// Make a token by which a user who forgot the password sets a new one; counts once, an hour
+    ///
+    /// Nothing changes before it is used. One made before counts no more. It goes to
+    /// `POST /auth/password` as `current_password`, beside `new_password`.
+    #[command(after_help = "\
+Examples:
+  cloakroom users reset ada@example.com
+  cloakroom users reset usr_01J9ZQ6M5T4W8Y2K3N7P0R1S2V
+  cloakroom users reset ada@example.com --json | jq -r .token")]
+    Reset(Whom),
     /// Delete a user and end the user's sessions
     #[command(after_help = "\
 Examples:
@@ -123,7 +133,7 @@ pub fn run(
             let client = reach.client(KeyWanted::Yes)?;
             let mut body = json!({"identifier": identifier, "claims": parse_claims(claims)?});
             if !no_password {
-                body["password"] = password()?.expose().as_str().into();
+                body["password"] = given_password()?.expose().as_str().into();
             }
             let answer = client.call(Method::POST, "/admin/v1/users", &body)?;
             show(&answer, style, out)
@@ -136,10 +146,11 @@ pub fn run(
         UsersCommand::SetPassword(whom) => {
             let client = whom.reach.client(KeyWanted::Yes)?;
             let path = path_of(&client, &whom.user)?;
-            let body = json!({"password": password()?.expose()});
+            let body = json!({"password": given_password()?.expose()});
             let set = client.call(Method::PATCH, &path, &body);
             show(&set.map_err(|failure| failure.naming("user", &whom.user))?, style, out)
         }
+        UsersCommand::Reset(whom) => reset(whom, style, out),
         UsersCommand::Delete(whom) => {
             let client = whom.reach.client(KeyWanted::Yes)?;
             let deleted = client.order(Method::DELETE, &path_of(&client, &whom.user)?);
@@ -176,6 +187,22 @@ fn change(whom: &Whom, body: &Value, style: Style, out: &mut dyn Write) -> Resul
     let path = path_of(&client, &whom.user)?;
     let changed = client.call(Method::PATCH, &path, body);
     show(&changed.map_err(|failure| failure.naming("user", &whom.user))?, style, out)
+}
+
+fn reset(whom: &Whom, style: Style, out: &mut dyn Write) -> Result<(), Failure> {
+    let client = whom.reach.client(KeyWanted::Yes)?;
+    let path = format!("{}/reset", path_of(&client, &whom.user)?);
+    let made = client.order(Method::POST, &path);
+    let made = made.map_err(|failure| failure.naming("user", &whom.user))?;
+    if style.json {
+        return Ok(print_json(&made, out)?);
+    }
+    let pairs = [
+        ("token", cell(made.get("token"))),
+        ("counts until", cell(made.get("expires_at"))),
+        ("use", "POST /auth/password, as current_password beside new_password".to_owned()),
+    ];
+    Ok(print_pairs(&pairs, style, out)?)
 }
 
 /// The user's path, by id or by identifier.
@@ -229,6 +256,16 @@ fn parse_claims(claims: &[String]) -> Result<Value, Failure> {
         map.insert(name.to_owned(), value);
     }
     Ok(Value::Object(map))
+}
+
+/// A new password that was given; an empty one is a forgotten one.
+fn given_password() -> Result<Secret<String>, Failure> {
+    let given = password()?;
+    if given.expose().is_empty() {
+        let text = "no password given: type one, or write it to standard input";
+        return Err(Failure::Usage(text.into()));
+    }
+    Ok(given)
 }
 
 /// A new password: typed twice at a terminal, else the first line of standard input.

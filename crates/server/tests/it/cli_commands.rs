@@ -96,7 +96,8 @@ fn sessions_are_listed_shown_and_revoked() {
     ask(&world, &["sessions", "revoke", "nonsense"]).expect(4);
     let tail = ask(&world, &["events", "tail", "--type", "session.ended", "--json"]).expect(0);
     assert!(tail.json()["events"].as_array().is_some_and(|events| !events.is_empty()));
-    ask(&world, &["events", "tail", "--type", "nonsense"]).expect(1);
+    let wrong = ask(&world, &["events", "tail", "--type", "nonsense"]).expect(2);
+    assert!(wrong.err.contains("session.rollback_seen"), "{}", wrong.err);
 }
 
 #[test]
@@ -211,13 +212,47 @@ fn token_inspect_says_what_a_token_is_and_never_echoes_its_secret() {
     let forged = format!("{}{}", &session[..session.len() - 30], "A".repeat(30));
     let forged = inspect(&forged, true).expect(1).json();
     assert_eq!(forged["code"], "token_invalid");
-    let junk = inspect("this is certainly no credential of ours", false).expect(1);
+    let good = inspect(&format!("Bearer {access}"), true).expect(0).json();
+    assert_eq!(good["kind"], "access token");
+    // No key is needed to say of junk that it is junk.
+    let inspect = ["token", "inspect", "--admin-url", "http://127.0.0.1:9"];
+    let junk = "this is certainly no credential of ours";
+    let junk = run(program().args(inspect).env_remove("CLOAKROOM_API_KEY"), junk).expect(1);
     assert!(junk.out.contains("nothing known"), "{}", junk.out);
     run(&mut command(&world, &["token", "inspect"]), "").expect(2);
     // Without an authority it still says what can be read.
     let alone = ["token", "inspect", "--admin-url", "http://127.0.0.1:9"];
     let ended = run(program().args(alone).env("CLOAKROOM_API_KEY", "cka_x"), access).expect(3);
     assert!(ended.out.contains("access token") && ended.out.contains("\"ada\""), "{}", ended.out);
+}
+
+#[test]
+fn a_forgotten_password_is_reset_by_a_token() {
+    let world = AdminWorld::new();
+    let add = run(&mut command(&world, &["users", "add", "ada", "--json"]), PASSWORD).expect(0);
+    let id = text(&add.json()["user"]["id"]).to_owned();
+    let made = ask(&world, &["users", "reset", "ada", "--json"]).expect(0).json();
+    let token = text(&made["token"]).to_owned();
+    assert!(token.starts_with("ckp_") && made["expires_at"].is_string(), "{made}");
+    let shown = ask(&world, &["users", "reset", &id]).expect(0).out;
+    assert!(shown.contains("ckp_") && shown.contains("POST /auth/password"), "{shown}");
+    let told = run(&mut command(&world, &["token", "inspect"]), &token).expect(1);
+    assert!(told.out.contains("password reset token") && told.out.contains(&id), "{told:?}");
+    assert!(told.err.contains("only by using it") && !told.err.contains(&token), "{told:?}");
+    ask(&world, &["users", "reset", "nobody"]).expect(4);
+    let none = run(&mut command(&world, &["users", "set-password", "ada"]), "").expect(2);
+    assert!(none.err.contains("no password given"), "{}", none.err);
+}
+
+#[test]
+fn completions_into_a_closed_pipe_are_no_panic() {
+    let mut command = program();
+    command.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("started");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("ended");
+    let err = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() != Some(101) && !err.contains("panic"), "{err}");
 }
 
 #[test]

@@ -47,6 +47,26 @@ async fn a_handle_is_put_read_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_handle_is_not_found_and_told_why() {
+    let world = World::start(&[("store.url", "memory:")]).await;
+    // Of 43 characters the last has bits that must be zero.
+    for bad in ["short", "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFV"] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let ask = Ask::new(method, &format!("/admin/v1/handles/{bad}"));
+            let ask = if method == "PUT" { ask.json(&json!({"data": {}})) } else { ask };
+            let refused = world.admin(ask).await;
+            assert!(
+                refused.refused(404, "not_found").text("detail").contains("base64url"),
+                "{bad}"
+            );
+        }
+    }
+    let none = world.admin(Ask::get(HANDLE)).await;
+    assert!(!none.refused(404, "not_found").text("detail").contains("base64url"));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn g3_an_ended_handle_is_a_conflict_and_stays_one() {
     on_each_store(&[], async |world| {
         put(world, &json!({"subject": "ada", "data": {}})).await.is(201);

@@ -84,10 +84,16 @@ impl Story {
         let head = format!("{:?}", answer.headers());
         let text = answer.body_mut().read_to_string().expect("text");
         let body: Value = serde_json::from_str(&text).unwrap_or_default();
-        for name in ["access_token", "refresh_token", "csrf_token", "session_token", "secret"] {
+        for name in
+            ["access_token", "refresh_token", "csrf_token", "session_token", "secret", "token"]
+        {
             if let Some(secret) = body[name].as_str() {
                 self.secret(secret);
             }
+        }
+        // A backend has it from here, and nobody from anywhere else.
+        if let Some(key) = body["session"]["csrf_key"].as_str() {
+            self.secret(key);
         }
         if status >= 400 || body.get("events").is_some() || url.ends_with("/metrics") {
             self.told.push(format!("{head}\n{text}"));
@@ -162,7 +168,10 @@ fn live(story: &mut Story, root: &str) -> Vec<String> {
     let operator = [("authorization", operator.as_str()), ("content-type", "application/json")];
     let admin = story.admin.clone();
     let user = json!({"identifier": "ada@example.com", "password": PASSWORD}).to_string();
-    story.send("POST", &format!("{admin}/admin/v1/users"), &operator, &user);
+    let made = story.send("POST", &format!("{admin}/admin/v1/users"), &operator, &user);
+    let id = made["user"]["id"].as_str().expect("an id");
+    let reset = format!("{admin}/admin/v1/users/{id}/reset");
+    let reset = story.send("POST", &reset, &operator, "");
     let key = json!({"name": "shop", "scopes": ["events"]}).to_string();
     let key = story.send("POST", &format!("{admin}/admin/v1/api-keys"), &operator, &key);
     let name = "ada@example.com";
@@ -179,8 +188,10 @@ fn live(story: &mut Story, root: &str) -> Vec<String> {
     let short = json!({"subject": "usr_x", "delivery": "bearer", "lifetime": 1}).to_string();
     let short = story.send("POST", &format!("{admin}/admin/v1/sessions"), &operator, &short);
     std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert!(cookie["session"]["csrf_key"].is_string(), "the control");
     let mut all = vec![
         text(&key["secret"]),
+        text(&reset["token"]),
         text(&first["access_token"]),
         text(&second["access_token"]),
         text(&cookie["session_token"]),

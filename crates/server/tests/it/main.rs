@@ -23,6 +23,7 @@ mod forward_auth;
 mod handles;
 mod health;
 mod http;
+mod killed;
 mod log_lines;
 mod logout;
 mod metrics;

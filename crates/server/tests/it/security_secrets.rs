@@ -70,7 +70,7 @@ impl Story {
     /// Notes a secret by what is unmistakable of it.
     fn secret(&mut self, what: &str, text: &str) {
         let text = match text.get(..4) {
-            Some("cks_" | "ckr_" | "cka_") => &text[text.len() - 60..],
+            Some("cks_" | "ckr_" | "cka_" | "ckp_") => &text[text.len() - 60..],
             _ => match text.rsplit_once('.') {
                 // Of a token its signature.
                 Some((head, signature)) if head.contains('.') => signature,
@@ -91,11 +91,27 @@ impl Story {
         if answer.body.is_empty() {
             return;
         }
-        for name in ["access_token", "refresh_token", "csrf_token", "session_token", "secret"] {
+        for name in
+            ["access_token", "refresh_token", "csrf_token", "session_token", "secret", "token"]
+        {
             if let Value::String(text) = answer.at(name) {
                 self.secret(what, &text);
             }
         }
+    }
+
+    /// Notes the CSRF keys of a listing as secrets, and what else it tells. A key is for backends
+    /// to have, there and nowhere else.
+    fn listing(&mut self, what: &str, answer: &Answer) {
+        let mut sessions = answer.at("sessions");
+        let sessions = sessions.as_array_mut().expect("a list");
+        for session in sessions.iter_mut() {
+            let key = session.as_object_mut().and_then(|members| members.remove("csrf_key"));
+            let key = key.expect("a session has a key");
+            self.secret("a CSRF key", key.as_str().expect("text"));
+        }
+        assert!(!sessions.is_empty(), "the control");
+        self.told.push((what.to_owned(), format!("{sessions:?}")));
     }
 
     /// Notes what must hold no secret.
@@ -208,6 +224,53 @@ async fn live_badly(world: &World, story: &mut Story) {
     story.refused("a bad token", &world.admin(verify).await);
 }
 
+/// Resets a password: by a token that was replaced, by a mangled one, and by the good one.
+async fn reset(world: &World, story: &mut Story) {
+    let users = world.admin(Ask::get("/admin/v1/users")).await;
+    let users = users.ok().at("users");
+    let bob = users.as_array().into_iter().flatten().find(|user| user["identifier"] == BOB);
+    let id = bob.and_then(|user| user["id"].as_str()).expect("Bob").to_owned();
+    let path = format!("/admin/v1/users/{id}/reset");
+    let replaced = world.admin(Ask::post(&path)).await;
+    story.answer("a replaced reset token", replaced.is(201));
+    let made = world.admin(Ask::post(&path)).await;
+    story.answer("a reset token", made.is(201));
+    let (replaced, token) = (replaced.text("token"), made.text("token"));
+    let with = |token: &str| json!({"current_password": token, "new_password": PASSWORD});
+    let mangled = token.replacen("ckp_", "ckp_x", 1);
+    for bad in [&replaced, &mangled] {
+        story.refused("a reset", &world.send(Ask::post("/auth/password").json(&with(bad))).await);
+    }
+    let elsewhere = Ask::get(&format!("/auth/session?token={token}"))
+        .header("x-request-id", &token)
+        .header("user-agent", &token)
+        .bearer(&token);
+    story.refused("a reset token as bearer", &world.send(elsewhere).await);
+    let named = json!({"identifier": token, "password": WRONG_PASSWORD});
+    story.refused("one as a name", &world.send(Ask::post("/auth/login").json(&named)).await);
+    let done = world.send(Ask::post("/auth/password").json(&with(&token))).await;
+    story.told("a reset", done.ok());
+}
+
+/// Listens to a stream until the node stops; gives what it said.
+async fn listen(world: &World, path: &str) -> tokio::task::JoinHandle<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut stream = tokio::net::TcpStream::connect(world.admin).await.expect("accepted");
+    let key = &world.root_key;
+    // HTTP/1.0: the body comes as it is, without chunks.
+    let head = format!("GET {path} HTTP/1.0\r\nhost: localhost\r\nauthorization: Bearer {key}");
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.expect("sent");
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first[9..], b"200");
+    tokio::spawn(async move {
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.expect("UTF-8");
+        said
+    })
+}
+
 /// What an operator does, and everything that lists.
 async fn operate(world: &World, story: &mut Story) {
     let body = json!({"name": "shop", "scopes": ["sessions:read"]});
@@ -241,9 +304,8 @@ async fn operate(world: &World, story: &mut Story) {
         assert!([200, 404].contains(&answer.status), "{path}: {}", answer.status);
         story.told(path, &answer);
     }
-    // A CSRF key is for backends to have; the rest of a session is not.
     let listed = world.admin(Ask::get("/admin/v1/sessions?limit=200")).await;
-    story.told("the sessions", listed.ok());
+    story.listing("the sessions", listed.ok());
     for path in ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/readyz"] {
         story.told(path, world.send(Ask::get(path)).await.ok());
     }
@@ -315,14 +377,25 @@ async fn m1_l8_no_secret_is_in_logs_errors_lists_events_or_the_store() {
     story.secret("the master key", master.trim());
     world.user(ADA).await;
     world.user(BOB).await;
+    let events = listen(&world, "/admin/v1/events/stream").await;
+    let revocations = listen(&world, "/admin/v1/revocations/stream").await;
     live_well(&world, &mut story).await;
     live_badly(&world, &mut story).await;
     operate(&world, &mut story).await;
+    reset(&world, &mut story).await;
     let config = world.running().site().config.clone();
     let directory = world.stop().await;
     assert!(story.secrets.len() > 30, "the control: {}", story.secrets.len());
     for (what, text) in &story.told {
         story.judge(what, text);
+    }
+    for (what, said, heard) in [
+        ("the stream of events", "session.ended", events),
+        ("the stream of revocations", "event: session", revocations),
+    ] {
+        let text = heard.await.expect("it ended");
+        assert!(text.contains(said), "the control: {what}: {text}");
+        story.judge(what, &text);
     }
     story.judge("the log", &log.text());
     assert!(log.text().contains("serving"), "the control");

@@ -12,6 +12,9 @@ use crate::world::{ADA, World, on_each_store};
 /// Longer than anything here takes, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// More heartbeats than a connection's buffers and the ring for slow readers hold together.
+const TOO_MANY: usize = 80_000;
+
 /// An open stream.
 struct Listener {
     stream: TcpStream,
@@ -266,5 +269,36 @@ async fn m7_a_key_has_so_many_streams_and_no_more() {
         listener.find(|told| told.data["sid"] == sid.as_str()).await;
     }
     drop(open);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn m7_a_reader_that_stops_reading_is_cut_and_hinders_nobody() {
+    let settings = [("store.url", "memory:"), ("store.partitions", "1")];
+    let world = World::start(&settings).await;
+    let mut slow = Listener::open(&world, EVENTS, &world.root_key, None).await;
+    let mut other = Listener::open(&world, EVENTS, &world.root_key, None).await;
+    let sid = open_session(&world, "ada").await;
+    let last = slow.find(|told| told.data["sid"] == sid).await.id.expect("a cursor");
+    let reading = tokio::spawn(async move {
+        let is_end = |told: &Message| told.data["type"] == "session.ended";
+        other.find(is_end).await
+    });
+    let authority = &world.running().site().authority;
+    for _ in 0..TOO_MANY {
+        authority.pump_streams().await.expect("a reading");
+        tokio::task::yield_now().await;
+    }
+    end(&world, &sid).await;
+    let told = tokio::time::timeout(PATIENCE, reading).await.expect("in time").expect("told");
+    assert_eq!(told.data["sid"], sid.as_str());
+    let mut told = Vec::new();
+    while let Some(message) = slow.next().await {
+        told.push(message.event);
+    }
+    assert_eq!(told.last().map(String::as_str), Some("reset"), "of {}", told.len());
+    // It resumes where it was.
+    let mut again = Listener::open(&world, EVENTS, &world.root_key, Some(&last)).await;
+    again.find(|told| told.data["type"] == "session.ended").await;
     world.stop().await;
 }
