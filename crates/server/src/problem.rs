@@ -116,6 +116,8 @@ pub struct Problem {
     member: Option<String>,
     reason: Option<&'static str>,
     retry_after_secs: Option<u64>,
+    /// How far the store's clock is ahead, where that is it.
+    store_clock_ahead_ms: Option<i64>,
     /// Below `/oauth2`: what is wrong with the grant, where that is it.
     grant: Option<GrantFault>,
     /// What only the operator is told.
@@ -161,6 +163,7 @@ impl Problem {
             member: None,
             reason: None,
             retry_after_secs,
+            store_clock_ahead_ms: None,
             grant: None,
             aside: None,
         }
@@ -235,6 +238,15 @@ impl Problem {
         }
     }
 
+    /// This node's clock is too far from the store's.
+    pub(crate) fn clock_is_off(store_ahead_ms: i64) -> Self {
+        let side = if store_ahead_ms < 0 { "ahead of" } else { "behind" };
+        let apart = store_ahead_ms.unsigned_abs();
+        let detail = format!("this node's clock is {apart} ms {side} the store's");
+        let problem = Self::new(Code::Overloaded, detail);
+        Self { store_clock_ahead_ms: Some(store_ahead_ms), ..problem }
+    }
+
     /// A grant that can't be used (RFC 6749 section 5.2), for the reason of another problem.
     #[must_use]
     pub fn as_invalid_grant(self) -> Self {
@@ -294,6 +306,7 @@ impl Problem {
             request_id: request_id.to_owned(),
             member: self.member.as_deref(),
             reason: self.reason,
+            store_clock_ahead_ms: self.store_clock_ahead_ms,
         }
     }
 
@@ -346,6 +359,8 @@ struct Details<'a> {
     member: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_clock_ahead_ms: Option<i64>,
 }
 
 impl std::fmt::Display for Details<'_> {

@@ -106,9 +106,21 @@ fn acr(members: &mut Members, somebody: bool) -> Result<String, Problem> {
     let default = if somebody { "aal1" } else { "aal0" };
     match members.opt_text("acr")? {
         None => Ok(default.to_owned()),
+        Some(acr) if is_unknown_level(&acr) => {
+            Err(Problem::invalid_member("acr", "is `aal0` to `aal3` where it names such a level"))
+        }
         Some(acr) if is_method(&acr) => Ok(acr),
         Some(_) => Err(Problem::invalid_member("acr", "has 1 to 64 visible characters")),
     }
+}
+
+/// Whether it is a level of NIST SP 800-63B-4 misspelt, such as `AAL3` or `aal4`: it would meet no
+/// policy and have none of the level's caps, silently.
+fn is_unknown_level(acr: &str) -> bool {
+    let level = acr.get(..3).filter(|name| name.eq_ignore_ascii_case("aal"));
+    let number = level.and_then(|_| acr.get(3..));
+    number.is_some_and(|number| number.parse::<u8>().is_ok())
+        && !["aal0", "aal1", "aal2", "aal3"].contains(&acr)
 }
 
 fn is_method(text: &str) -> bool {

@@ -116,7 +116,9 @@ group! {
         drain: Duration = "server.drain", Value("10s"), "20s";
         /// Connections served at once; more wait to be accepted.
         max_connections: usize = "server.max_connections", Value("10000"), "500";
-        /// The longest a request may take; header, body and idle timeouts follow from it.
+        /// The longest a request may take, its body included; as long have a TLS handshake, a
+        /// connection's first request to begin, each header, and HTTP/1.1 between two requests.
+        /// HTTP/2 has six times that between requests.
         request_timeout: Duration = "server.request_timeout", Value("10s"), "5s";
     }
 }
@@ -143,8 +145,8 @@ group! {
 group! {
     /// Where everything is stored.
     Store {
-        /// `file:DIR`, `memory:`, `redis://`, `rediss://`, `redis+cluster://`,
-        /// `redis+sentinel://` or `postgres://`.
+        /// `file:DIR`, `memory:`, `redis://`, `redis+cluster://`, `redis+sentinel://`, these
+        /// three with TLS (`rediss://`, `rediss+cluster://`, …) or `postgres://`.
         url: StoreUrl = "store.url", Value("file:./cloakroom-data"), "memory:";
         /// Key prefix (Redis) or schema (PostgreSQL), for several authorities on one server.
         namespace: Namespace = "store.namespace", Value("cloakroom"), "shop";

@@ -172,8 +172,8 @@ impl FromText for StoreUrl {
             Some("redis+cluster" | "rediss+cluster") => redis(RedisTopology::Cluster),
             Some("redis+sentinel" | "rediss+sentinel") => redis(RedisTopology::Sentinel),
             Some("postgres" | "postgresql") => Ok(Self::Postgres(url())),
-            Some(_) | None => Err("is `file:DIR`, `memory:`, `redis://…`, `rediss://…`, \
-                 `redis+cluster://…`, `redis+sentinel://…` or `postgres://…`"
+            Some(_) | None => Err("is `file:DIR`, `memory:`, `redis://…`, `redis+cluster://…`, \
+                 `redis+sentinel://…`, these three with TLS as `rediss…`, or `postgres://…`"
                 .to_owned()),
         }
     }

@@ -18,7 +18,7 @@ use cloakroom_core::rate::Quota;
 use cloakroom_store::Durability;
 use hyper::body::Bytes;
 use hyper::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName,
+    CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, DATE, HOST, HeaderName,
     HeaderValue, REFERRER_POLICY, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Method, Request, StatusCode, Version};
@@ -271,6 +271,12 @@ impl Shell {
         }
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, asked.id.header());
+        // The time that tokens and lifetimes are counted by; else the library says the system's.
+        if let Some(date) = self.site.store_watch.date()
+            && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(date))
+        {
+            headers.insert(DATE, date);
+        }
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
         for (name, value) in &SECURITY {
             headers.entry(name).or_insert_with(|| value.clone());

@@ -77,6 +77,11 @@ fn schema(code: Code) -> Value {
             let reasons = EndReason::ALL.map(EndReason::as_str);
             members.push(has("reason", "why it ended", one_of_texts(reasons)));
         }
+        Code::Overloaded => {
+            let ahead = json!({"type": "integer", "examples": [5004]});
+            let when = "readyz only, where this node's clock is too far from the store's";
+            members.push(may("store_clock_ahead_ms", when, ahead));
+        }
         Code::MalformedRequest
         | Code::RefreshTokenRequired
         | Code::CredentialsRequired
@@ -99,8 +104,7 @@ fn schema(code: Code) -> Value {
         | Code::RateLimited
         | Code::LoginThrottled
         | Code::Internal
-        | Code::StoreUnavailable
-        | Code::Overloaded => {}
+        | Code::StoreUnavailable => {}
     }
     described(object(members), about(code))
 }

@@ -86,7 +86,7 @@ async fn readyz(State(site): State<Arc<Site>>) -> Result<Response, Problem> {
     let watch = &site.store_watch;
     watch.look(store).await.map_err(cloakroom::Error::from)?;
     if watch.drift() > DRIFT_MAX {
-        return Err(Problem::new(Code::Overloaded, "this node's clock is wrong by the store's"));
+        return Err(Problem::clock_is_off(watch.ahead_ms()));
     }
     let mut body = object!({
         "status": "ready",

@@ -29,7 +29,8 @@ counted! {
         Sweep = "sweep",
         /// Remembers what was counted, for its course over the last hour.
         SampleStats = "sample_stats",
-        /// Reads the log of a store that others write to.
+        /// Reads the log of a store that others write to, cache or none: what a failover loses is
+        /// done again by those who read of it in time.
         Follow = "follow",
         /// Looks whether somebody holds the writes of such a store, to copy it.
         WatchHold = "watch_hold",
@@ -64,7 +65,7 @@ impl Chore {
         }
     }
 
-    async fn run(self, site: &Site, round: u64) -> Result<(), Error> {
+    async fn run(self, site: &Site) -> Result<(), Error> {
         match self {
             Self::FlushTouches => site.authority.flush_touches().await,
             Self::FlushReports => site.authority.flush_reports().await,
@@ -74,10 +75,7 @@ impl Chore {
                 site.authority.sample_stats();
                 Ok(())
             }
-            Self::Follow if follows_closely(site) || round.is_multiple_of(FOLLOW_ALL) => {
-                site.authority.follow().await
-            }
-            Self::Follow => site.authority.follow_partition(Partition::ZERO).await,
+            Self::Follow => site.authority.follow().await,
             Self::WatchHold => Ok(site.authority.store().look().await?),
             Self::WatchStore => Ok(site.store_watch.look(site.authority.store()).await?),
             Self::Sweep => {
@@ -105,26 +103,6 @@ impl Chore {
         }
     }
 }
-
-/// Reads on where another node ended something, if anybody here depends on it.
-async fn follow_called(site: &Site, partitions: &[Partition]) -> Result<(), Error> {
-    if follows_closely(site) {
-        return site.authority.follow_changed(partitions).await;
-    }
-    if partitions.is_empty() || partitions.contains(&Partition::ZERO) {
-        return site.authority.follow_partition(Partition::ZERO).await;
-    }
-    Ok(())
-}
-
-/// Whether what other nodes end must be known here before it is asked for.
-fn follows_closely(site: &Site) -> bool {
-    site.config.verify.cache || site.authority.stream_listeners().0 > 0
-}
-
-/// Without a cache only the keys, in partition 0, must be followed closely; of all others it must
-/// be seen within minutes that a log went back, so that lost endings are done again.
-const FOLLOW_ALL: u64 = 10;
 
 /// Starts the loops; each ends after its round when `stopping` says so.
 pub(super) fn spawn(site: &Arc<Site>, stopping: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
@@ -181,7 +159,6 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failing = false;
-    let mut round = 0;
     loop {
         let called = tokio::select! {
             _ = ticks.tick() => None,
@@ -193,11 +170,8 @@ async fn repeat(chore: Chore, site: Arc<Site>, mut stopping: watch::Receiver<boo
             continue;
         }
         let outcome = match called {
-            Some(partitions) => follow_called(&site, &partitions).await,
-            None => {
-                round += 1;
-                chore.run(&site, round).await
-            }
+            Some(partitions) => site.authority.follow_changed(&partitions).await,
+            None => chore.run(&site).await,
         };
         if outcome.is_err() {
             site.metrics.work_failed(chore);

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -30,6 +30,8 @@ const ERROR_STREAMS_MAX: usize = 200;
 /// Bytes of bodies that may be under way on a stream, and twice that on a connection: bodies have
 /// 64 KiB at most.
 const WINDOW_BYTES: u32 = 64 * 1024;
+/// Times `request_timeout` that a connection over HTTP/2 may be kept open between requests.
+const IDLE_TIMES: u32 = 6;
 
 /// Serves the connections of one listener.
 pub(super) struct Connections {
@@ -43,6 +45,8 @@ pub(super) struct Connections {
 /// What a connection is doing.
 struct Activity {
     requests: AtomicUsize,
+    /// Whether anything was ever asked.
+    was_asked: AtomicBool,
     /// When the last request was answered, in milliseconds since `born`.
     answered_ms: AtomicU64,
     born: Instant,
@@ -70,7 +74,7 @@ impl Connections {
             .initial_connection_window_size(2 * WINDOW_BYTES)
             .keep_alive_interval(request_timeout)
             .keep_alive_timeout(request_timeout);
-        let idle_timeout = request_timeout.saturating_mul(6);
+        let idle_timeout = request_timeout.saturating_mul(IDLE_TIMES);
         Self { shell: Arc::new(shell), tls, builder, request_timeout, idle_timeout }
     }
 
@@ -108,7 +112,8 @@ impl Connections {
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         let mut closing = false;
-        let mut look = pin!(sleep_until(Instant::now() + self.idle_timeout));
+        // The library's timer of headers begins only once it knows which HTTP is spoken.
+        let mut look = pin!(sleep_until(Instant::now() + self.request_timeout));
         loop {
             tokio::select! {
                 ended = connection.as_mut() => {
@@ -122,6 +127,11 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                 }
                 () = look.as_mut() => {
+                    if !activity.was_asked.load(Ordering::Relaxed) {
+                        // Whoever holds a place without a word goes without one.
+                        tracing::debug!("a connection asked nothing in time");
+                        return;
+                    }
                     let over = activity.idle_for().is_some_and(|idle| idle >= self.idle_timeout);
                     if over && closing {
                         // It was told to go, and doesn't even read what was sent.
@@ -141,11 +151,13 @@ impl Connections {
 impl Activity {
     fn new() -> Self {
         let (requests, answered_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { requests, answered_ms, born: Instant::now() }
+        let was_asked = AtomicBool::new(false);
+        Self { requests, was_asked, answered_ms, born: Instant::now() }
     }
 
     fn begin(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.was_asked.store(true, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 

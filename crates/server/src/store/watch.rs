@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloakroom::{Clock, SystemClock};
 use cloakroom_core::types::Timestamp;
@@ -14,6 +14,9 @@ use super::AnyStore;
 
 /// A node whose clock is further than this from the store's isn't ready.
 pub const DRIFT_MAX: Duration = Duration::from_secs(2);
+
+/// From here on answers have the store's `Date`, which counts in seconds.
+const DRIFT_TOLD: Duration = Duration::from_secs(1);
 
 /// What was last seen of the store.
 #[derive(Debug, Default)]
@@ -58,6 +61,14 @@ impl StoreWatch {
     /// How far the two clocks are apart.
     pub fn drift(&self) -> Duration {
         Duration::from_millis(self.ahead_ms().unsigned_abs())
+    }
+
+    /// The store's time, where the system's is so far from it that a client would be misled.
+    pub fn date(&self) -> Option<SystemTime> {
+        (self.drift() >= DRIFT_TOLD).then(|| {
+            let now = SystemClock.now().as_millis().saturating_add(self.ahead_ms());
+            UNIX_EPOCH + Duration::from_millis(now.try_into().unwrap_or_default())
+        })
     }
 
     /// What every acknowledged commit survives.
@@ -112,6 +123,16 @@ mod tests {
         watch.note(at(0), at(-5000), at(10));
         assert_eq!(watch.ahead_ms(), -5000);
         assert!(watch.drift() > DRIFT_MAX);
+    }
+
+    #[test]
+    fn b7_a_date_is_the_stores_where_the_two_are_seconds_apart() {
+        let watch = StoreWatch::default();
+        assert_eq!(watch.date(), None);
+        watch.note(at(0), at(600_000), at(10));
+        let ahead = watch.date().and_then(|date| date.duration_since(SystemTime::now()).ok());
+        let ahead = ahead.expect("later than our own clock");
+        assert!(ahead > Duration::from_secs(590) && ahead <= Duration::from_secs(600));
     }
 
     #[test]

@@ -211,6 +211,19 @@ fn claims_are_changed_by_a_merge_patch() {
 }
 
 #[test]
+fn b3_a_level_of_assurance_that_is_misspelt_is_refused() {
+    let world = AdminWorld::new();
+    let open = |acr: &str| world.post("/admin/v1/sessions", &json!({"subject": "ada", "acr": acr}));
+    // Each would have escaped the level's caps and met no policy.
+    for acr in ["AAL3", "Aal2", "aal4", "aal03", "aal255"] {
+        assert_eq!(open(acr).expect(422).member(), "acr", "{acr}");
+    }
+    for acr in ["aal1", "aal3", "aal", "aal3+", "aalto", "phr", "urn:example:aal3"] {
+        assert_eq!(open(acr).expect(201).body["session"]["acr"], acr);
+    }
+}
+
+#[test]
 fn k9_claims_and_data_are_bounded_and_the_largest_member_is_named() {
     let world = AdminWorld::new();
     let opened = world.open("ada", "cookie");

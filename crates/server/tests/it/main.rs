@@ -20,6 +20,7 @@ mod cookies;
 mod csrf;
 mod failover;
 mod forward_auth;
+mod full_disk;
 mod handles;
 mod health;
 mod http;
@@ -44,6 +45,7 @@ mod security_sizes;
 mod servers;
 mod sessions;
 mod sign_in;
+mod silent;
 #[path = "../../../xtask/src/skips/tell.rs"]
 mod skips;
 mod store_commands;

@@ -388,7 +388,7 @@ fn b7_a_node_whose_clock_is_off_is_not_ready() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     for server in runtime.block_on(each()) {
         let directory = tempfile::TempDir::new().expect("a directory");
-        for (ahead, code) in [("+0s", 0), ("+5s", 1), ("-5s", 1)] {
+        for (ahead, code, store_ahead_ms) in [("+0s", 0, 0), ("+5s", 1, -5000), ("-5s", 1, 5000)] {
             let mut command = program();
             command.args(["serve", "--json", "--data"]).arg(directory.path());
             command.env("LD_PRELOAD", &preload).env("FAKETIME", ahead);
@@ -408,6 +408,21 @@ fn b7_a_node_whose_clock_is_off_is_not_ready() {
             };
             health(&["--ready"]).expect(code);
             health(&[]).expect(0);
+            let address = admin.strip_prefix("http://").expect("a URL").parse();
+            let ask = Ask::get("/readyz");
+            let ready = runtime.block_on(send(address.expect("an address"), &ask));
+            let told = ready.at("store_clock_ahead_ms").as_i64().expect("a number");
+            assert!(told.abs_diff(store_ahead_ms) < 1500, "{told} for {ahead}");
+            // The store's clock is this test's own.
+            let date = ready.header("date").expect("always");
+            let date = httpdate::parse_http_date(date).expect("a date");
+            let now = std::time::SystemTime::now();
+            let apart = now.duration_since(date).unwrap_or_else(|error| error.duration());
+            assert!(apart < Duration::from_millis(3500), "{apart:?} for {ahead}");
+            let mut doctor = program();
+            let said = run(doctor.args(["doctor", "--json", "--admin-url", &admin]), "").json();
+            let said = said.to_string();
+            assert!(said.contains("ms ahead of this node's"), "{said}");
             assert_eq!(node.stop("-TERM").0, 0);
         }
     }

@@ -26,13 +26,21 @@ pub(super) fn store(ready: &Value) -> Vec<Finding> {
         ),
         (name, promise) => Finding::ok(ABOUT, format!("{name}, durability: {promise}")),
     };
-    let Some(ahead) = ready["store_clock_ahead_ms"].as_i64() else { return vec![store] };
+    std::iter::once(store).chain(clock(ready)).collect()
+}
+
+/// What `readyz` says of the clock, whether the node is ready or isn't because of it.
+pub(super) fn clock(ready: &Value) -> Option<Finding> {
+    const ABOUT: &str = "clock";
+    let ahead = ready["store_clock_ahead_ms"].as_i64()?;
     let says = format!("the store's is {ahead} ms ahead of this node's");
-    let clock = match ahead.unsigned_abs() < DRIFT_WORTH_A_WORD_MS {
-        true => Finding::ok("clock", says),
-        false => Finding::look("clock", says, "let both keep time (NTP); over 2 s it isn't ready"),
-    };
-    vec![store, clock]
+    Some(if ready["code"].is_string() {
+        Finding::wrong(ABOUT, says, "let both keep time (NTP); a node over 2 s off isn't ready")
+    } else if ahead.unsigned_abs() < DRIFT_WORTH_A_WORD_MS {
+        Finding::ok(ABOUT, says)
+    } else {
+        Finding::look(ABOUT, says, "let both keep time (NTP); over 2 s it isn't ready")
+    })
 }
 
 /// The signing keys as they are listed.
@@ -202,6 +210,15 @@ mod tests {
         assert_eq!(said("memory", "local", None), [State::Look]);
         assert_eq!(said("redis", "local", Some(3)), [State::Look, State::Ok]);
         assert_eq!(said("postgres", "durable", Some(-900)), [State::Ok, State::Look]);
+    }
+
+    #[test]
+    fn b7_a_clock_that_keeps_a_node_from_being_ready_is_wrong() {
+        let refused = json!({"code": "overloaded", "store_clock_ahead_ms": -600_000});
+        let found = clock(&refused).expect("a finding");
+        assert_eq!(found.state, State::Wrong);
+        assert!(found.says.contains("-600000 ms"), "{}", found.says);
+        assert!(clock(&json!({"code": "overloaded"})).is_none());
     }
 
     #[test]

@@ -201,7 +201,8 @@ fn authority(reach: &Reach) -> Vec<Finding> {
     };
     if ready.status != 200 {
         let mend = "see docs/operate/outages.md; its log names the cause";
-        return vec![Finding::wrong(ABOUT, format!("not ready: {}", ready.explanation()), mend)];
+        let found = Finding::wrong(ABOUT, format!("not ready: {}", ready.explanation()), mend);
+        return std::iter::once(found).chain(judge::clock(&ready.body)).collect();
     }
     let mut findings = vec![Finding::ok(ABOUT, "ready")];
     findings.extend(judge::store(&ready.body));
