@@ -10,7 +10,7 @@ const folder = path.dirname(require.resolve('cloakroom-express/package.json'));
 
 test('what is tested is the packed artefact', () => {
   assert.match(folder, /\.packed[\\/]node_modules[\\/]cloakroom-express$/);
-  assert.deepEqual(readdirSync(folder).sort(), ['README.md', 'dist', 'package.json']);
+  assert.deepEqual(readdirSync(folder).sort(), ['LICENSE-APACHE', 'LICENSE-MIT', 'README.md', 'dist', 'package.json']);
 });
 
 test('named exports only, the same by import and by require', () => {
