@@ -354,3 +354,27 @@ def test_a_double_click_on_sign_in_leaves_no_old_session(
     # The authority gives both the same successor, where it sees both in time.
     assert len(server.live_sessions("twice")) in (1, 2)
     assert client.get("/data").json == {}
+
+
+def test_a_trace_goes_on_at_the_authority_and_nothing_else_does(make_app: AppMaker) -> None:
+    app = build(make_app())
+    transport = authority_of(app).transport
+    sent: list[bytes] = []
+    exchange = transport._exchange
+    transport._exchange = lambda request: sent.append(request) or exchange(request)
+
+    def opening() -> bytes:
+        """What opened the session; the feed's own thread asks as well, on nobody's behalf."""
+        (found,) = [one for one in sent if one.startswith(b"POST /admin/v1/sessions ")]
+        sent.clear()
+        return found
+
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    client = app.test_client()
+    login = {"json": {"user": "ada"}}
+    assert client.post("/login", headers={"traceparent": parent}, **login).status_code == 200
+    assert f"\r\ntraceparent: {parent}\r\n".encode() in opening()
+    for strange in ("", parent.upper(), f"{parent}x", f"00-{'a' * 32}", "00"):
+        headers = {"traceparent": strange} if strange else {}
+        assert client.post("/login", headers=headers, **login).status_code == 200
+        assert b"traceparent" not in opening()

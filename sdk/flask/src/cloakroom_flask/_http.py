@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import socket
 import ssl
 import threading
@@ -15,6 +16,9 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
+
+from flask import has_request_context
+from flask import request as served
 
 from . import _errors
 from ._errors import ConfigurationError, Unavailable
@@ -27,6 +31,8 @@ _PORTS = {"http": 80, "https": 443}
 #: A connection that lay idle for longer may be closed at the other end any moment.
 _IDLE_SECONDS = 8.0
 _BODY_MAX = 4 * 1024 * 1024
+#: Version 00 of W3C Trace Context, section 3.2.
+_TRACEPARENT = re.compile("00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -87,7 +93,7 @@ class Transport:
         """Asks, and raises what is wrong, but for the statuses that are expected."""
         if time.monotonic() < self._down_until:
             raise Unavailable(f"the session authority at {self.url} can't be reached")
-        sent = dict(headers or {})
+        sent = {**_trace(), **(headers or {})}
         payload = b""
         if body is not None:
             payload = json.dumps(body, separators=(",", ":")).encode()
@@ -212,6 +218,12 @@ def _unix_socket(path: str, timeout: float) -> socket.socket:
     sock.settimeout(timeout)
     sock.connect(path)
     return sock
+
+
+def _trace() -> dict[str, str]:
+    """The trace of the request that is being served goes on at the authority."""
+    parent = served.headers.get("traceparent", "") if has_request_context() else ""
+    return {"traceparent": parent} if _TRACEPARENT.fullmatch(parent) else {}
 
 
 def _lines(headers: Mapping[str, str], first: str | None = None) -> bytes:
