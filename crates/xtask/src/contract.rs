@@ -3,6 +3,7 @@
 //!
 //! A step of the gate with few cases; `cargo xtask fuzz contract` takes any number of them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -79,6 +80,8 @@ pub fn fuzz(cases: usize) -> io::Result<bool> {
 struct Round {
     cases: usize,
     tally: Tally,
+    /// The operations that were asked for at all.
+    asked: BTreeSet<String>,
 }
 
 /// Where a run writes what it finds.
@@ -122,15 +125,18 @@ impl Bench {
         let answer = authority::get(&authority.admin, "/openapi.json", &authority.api_key)?;
         let document = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         std::fs::write(self.served(), document)?;
-        let mut round = Round { cases: 0, tally: Tally::default() };
+        let mut round = Round { cases: 0, tally: Tally::default(), asked: BTreeSet::new() };
         for (listener, without) in LISTENERS {
             println!("-- the {listener} listener, seed {seed}");
             let run = self.listener(tools, &authority, (listener, without), seed, cases)?;
             round.cases += run.cases;
             round.tally = [round.tally, run.tally].into_iter().sum();
+            round.asked.extend(run.asked);
         }
+        let document = serde_json::from_str(document).unwrap_or_default();
+        let complete = complete(&document, &round.asked);
         let survived = Tally::of(authority.is_running());
-        Ok(Round { tally: [round.tally, survived].into_iter().sum(), ..round })
+        Ok(Round { tally: [round.tally, complete, survived].into_iter().sum(), ..round })
     }
 
     fn listener(
@@ -158,7 +164,8 @@ impl Bench {
         let seen = std::fs::read_to_string(seen).unwrap_or_default();
         let seen: Value = serde_json::from_str(&seen).unwrap_or_default();
         let reached = reached(&seen);
-        Ok(Round { cases: count(&seen), tally: [judged, reached].into_iter().sum() })
+        let asked = seen.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        Ok(Round { cases: count(&seen), tally: [judged, reached].into_iter().sum(), asked })
     }
 }
 
@@ -176,6 +183,20 @@ fn reached(seen: &Value) -> Tally {
         Tally::of(reached)
     });
     reached.sum()
+}
+
+/// One check of the document: that every operation in it was asked for. One that the tool passed
+/// over would else count as judged.
+fn complete(document: &Value, asked: &BTreeSet<String>) -> Tally {
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let operations = paths.flat_map(|(_, place)| place.as_object().into_iter().flatten());
+    let names: Vec<&str> =
+        operations.filter_map(|(_, operation)| operation["operationId"].as_str()).collect();
+    let left: Vec<&&str> = names.iter().filter(|name| !asked.contains(**name)).collect();
+    if !left.is_empty() {
+        println!("never asked for: {left:?}");
+    }
+    Tally::of(!names.is_empty() && left.is_empty())
 }
 
 /// How many requests were answered.
@@ -200,5 +221,20 @@ mod tests {
         assert_eq!(count(&seen), 13);
         assert_eq!(reached(&seen), Tally { passed: 2, failed: 1, skipped: 0 });
         assert_eq!(count(&Value::Null), 0);
+    }
+
+    #[test]
+    fn an_operation_that_nobody_asked_for_is_a_failure() {
+        let document = json!({"paths": {
+            "/auth/login": {"servers": [], "post": {"operationId": "login"}},
+            "/readyz": {"get": {"operationId": "getReadiness"}},
+        }});
+        let asked = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(
+            complete(&document, &asked(&["login", "getReadiness", "more"])),
+            Tally::of(true)
+        );
+        assert_eq!(complete(&document, &asked(&["login"])), Tally::FAILED);
+        assert_eq!(complete(&Value::Null, &asked(&["login"])), Tally::FAILED);
     }
 }
