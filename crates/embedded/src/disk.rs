@@ -5,6 +5,7 @@
 //! store/format      which format, how many partitions; written once
 //! store/mark        up to which tick commits were acknowledged
 //! store/data/       the library's files
+//! store/N.jnl.torn  a damaged journal, while the store is being opened
 //! ```
 //!
 //! `store/` is made under another name and moved into place when it is whole, so a crash while it
@@ -66,14 +67,12 @@ fn recover(
     acknowledged: Tick,
 ) -> Result<(Database, Keyspace, Tick), OpenError> {
     let data = store.join(DATA_FOLDER);
+    put_back(store, &data)?;
     let torn = journal::check(&data)?;
     // What was acknowledged may be in the tables already and no more in a journal. Only the library
     // can tell, and it wants the end cut off: so the journal is kept until that is clear.
-    let kept = store.join(KEPT_FILE);
     let suspect = torn.as_ref().filter(|torn| torn.last_tick < acknowledged);
-    if let Some(torn) = suspect {
-        fs::copy(&torn.path, &kept).map_err(|error| OpenError::io("copy", &torn.path, error))?;
-    }
+    let kept = suspect.map(|torn| keep(store, &torn.path)).transpose()?;
     if let Some(torn) = &torn {
         torn.cut()?;
     }
@@ -81,18 +80,52 @@ fn recover(
         let last_tick = read_last_tick(&data, &space)?;
         Ok((database, space, last_tick))
     });
-    let Some(torn) = suspect else { return opened };
-    match opened {
-        Ok((database, space, last_tick)) if last_tick >= acknowledged => {
-            fs::remove_file(&kept).map_err(|error| OpenError::io("remove", &kept, error))?;
-            Ok((database, space, last_tick))
+    if let (Some(torn), Some(kept)) = (suspect, kept) {
+        if !matches!(&opened, Ok((.., last_tick)) if *last_tick >= acknowledged) {
+            drop(opened);
+            restore(&kept, &torn.path)?;
+            return Err(torn.damaged());
         }
-        Ok(_) | Err(_) => {
-            fs::rename(&kept, &torn.path)
-                .map_err(|error| OpenError::io("restore", &torn.path, error))?;
-            Err(torn.damaged())
+        fs::remove_file(&kept).map_err(|error| OpenError::io("remove", &kept, error))?;
+    }
+    if let Some(torn) = &torn {
+        torn.tell();
+    }
+    opened
+}
+
+/// Keeps a journal as it is beside the library's folder; durably, before anything is cut off it.
+fn keep(store: &Path, journal: &Path) -> Result<PathBuf, OpenError> {
+    let name = journal.file_name().unwrap_or_default().to_string_lossy();
+    let kept = store.join(format!("{name}{KEPT_SUFFIX}"));
+    // Under its name only when it is whole: what has that name is put back.
+    let draft = store.join("draft");
+    let copy = || {
+        fs::copy(journal, &draft)?;
+        File::options().write(true).open(&draft)?.sync_all()?;
+        fs::rename(&draft, &kept)
+    };
+    copy().map_err(|error| OpenError::io("copy", journal, error))?;
+    sync_dir(store)?;
+    Ok(kept)
+}
+
+/// Puts back what an opening kept that was interrupted before it knew.
+fn put_back(store: &Path, data: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::io("list", store, error);
+    for entry in store.read_dir().map_err(failed)? {
+        let kept = entry.map_err(failed)?.path();
+        let name = kept.file_name().and_then(|name| name.to_str());
+        if let Some(journal) = name.and_then(|name| name.strip_suffix(KEPT_SUFFIX)) {
+            restore(&kept, &data.join(journal))?;
         }
     }
+    Ok(())
+}
+
+fn restore(kept: &Path, journal: &Path) -> Result<(), OpenError> {
+    fs::rename(kept, journal).map_err(|error| OpenError::io("restore", journal, error))?;
+    journal.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Makes an empty store beside its place and moves it there.
@@ -200,7 +233,7 @@ const FORMAT_FILE: &str = "format";
 const MARK_FILE: &str = "mark";
 const DATA_FOLDER: &str = "data";
 /// A damaged journal, while it is found out whether anything is lost by it.
-const KEPT_FILE: &str = "torn.jnl";
+const KEPT_SUFFIX: &str = ".torn";
 const FORMAT_NAME: &str = "cloakroom-embedded";
 
 /// The newest format that this release reads and the one it writes.

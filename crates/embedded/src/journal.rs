@@ -42,14 +42,17 @@ impl Torn {
             file.set_len(self.whole_bytes)?;
             file.sync_all()
         };
-        cut().map_err(|error| OpenError::io("shorten", &self.path, error))?;
+        cut().map_err(|error| OpenError::io("shorten", &self.path, error))
+    }
+
+    /// Says that it was cut off, once it is clear that nothing acknowledged stood there.
+    pub(crate) fn tell(&self) {
         tracing::warn!(
             journal = %self.path.display(),
             from = self.whole_bytes,
             "cut off a commit that was being written when the process or the machine went down; \
              nobody was told that it took effect"
         );
-        Ok(())
     }
 
     /// That it isn't just unfinished: something acknowledged stood there.

@@ -113,6 +113,29 @@ fn a_changed_byte_amid_acknowledged_commits_is_found() {
 }
 
 /// The mark is behind after a power loss; the last commit is cut, its pages are zero or garbage.
+/// As a kill leaves it between the cut and the verdict.
+#[test]
+fn a_journal_that_an_interrupted_opening_kept_goes_back_first() {
+    let sound = Sound::new(6);
+    let whole = sound.files[&sound.dir.path().join("sound").join(JOURNAL)].clone();
+    let (third, _) = sound.ends[2];
+    let mut damaged = whole.clone();
+    damaged[third + 40] ^= 0xff;
+    for (kept, is_whole) in [(&whole, true), (&damaged, false)] {
+        let dir = sound.with(JOURNAL, |bytes| bytes.truncate(third));
+        fs::write(dir.join("store/0.jnl.torn"), kept).expect("a file");
+        // Half a copy that was never cut for.
+        fs::write(dir.join("store/draft"), &kept[..third / 2]).expect("a file");
+        if is_whole {
+            assert_eq!(commits_in(&dir), 6);
+        } else {
+            assert!(matches!(error(&dir), OpenError::Damaged { .. }));
+            assert_eq!(&fs::read(dir.join(JOURNAL)).expect("a journal"), kept);
+        }
+        assert!(!dir.join("store/0.jnl.torn").exists());
+    }
+}
+
 #[test]
 fn a_torn_tail_that_nobody_was_promised_is_cut_off() {
     let sound = Sound::new(12);
