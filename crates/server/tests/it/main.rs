@@ -27,6 +27,7 @@ mod http;
 mod killed;
 mod log_lines;
 mod logout;
+mod lost_log;
 mod metrics;
 mod oauth;
 mod openapi;

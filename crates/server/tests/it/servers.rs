@@ -9,6 +9,8 @@ use crate::skips;
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../postgres/tests/it/server.rs"]
 mod postgres;
+pub use postgres::PASSWORD;
+
 #[allow(dead_code, reason = "the store's own tests need more of it")]
 #[path = "../../../redis/tests/it/servers.rs"]
 pub mod redis_servers;
