@@ -147,7 +147,13 @@ impl<S: Store> Authority<S> {
             draft.audit(ctx.event(kind, loaded.now, Some(sid), subject));
             Ok(draft.commit(view))
         });
-        changed.await
+        let changed = changed.await;
+        if matches!(changed, Err(Error::Refused(Refusal::PreconditionFailed))) {
+            // Another write took effect that this node may not have heard of yet: whoever was
+            // refused for it reads what it wrote, not what was kept.
+            self.cache.evict(sid);
+        }
+        changed
     }
 
     async fn with_data(

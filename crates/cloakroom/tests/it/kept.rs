@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Object};
 use cloakroom::store::faulty::{Call, Fault, Faulty, Outcome, Wait};
 use cloakroom::store::memory::MemoryStore;
 use cloakroom::{Authority, Credential, IfMatch, Opened, Settings, SubjectPatch, VerifySettings};
+use tokio::sync::Notify;
 
 use crate::directory::node;
 use crate::world::*;
@@ -134,4 +137,42 @@ async fn data_is_read_each_time_where_others_write_too() {
     let elsewhere = &world.authority;
     elsewhere.put_data(sid, patch("admin"), IfMatch::Any, &ctx()).await.expect("written");
     assert_eq!(counted.data().await, (patch("admin"), 1));
+}
+
+#[tokio::test]
+async fn whoever_was_overtaken_reads_the_write_that_overtook_it() {
+    let world = World::new().await;
+    let (slow, door) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let (is_slow, opens) = (Arc::clone(&slow), Arc::clone(&door));
+    let plan: Plan = Box::new(move |call| {
+        let waits = matches!(call, Call::Commit(..)) && is_slow.swap(false, Ordering::SeqCst);
+        let back = if waits { SECOND } else { Duration::ZERO };
+        Fault { back, ..Fault::NONE }
+    });
+    let until_opened = move |_| -> Wait {
+        let opens = Arc::clone(&opens);
+        Box::pin(async move { opens.notified().await })
+    };
+    let store = Faulty::new(world.authority.store().clone(), plan, until_opened);
+    let node = node(store, &world, settings()).await;
+    let opened = node.open_session(request(grant(Delivery::Cookie)), &ctx()).await;
+    let opened = opened.expect("a session");
+    let sid = opened.session.sid;
+    node.verify(Credential::Cookie(opened.token.expose())).await.expect("live");
+    let before = node.data(sid).await.expect("data");
+    slow.store(true, Ordering::SeqCst);
+    let write = async |role, condition| node.put_data(sid, patch(role), condition, &ctx()).await;
+    let overtaken = async {
+        while slow.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        // The first took effect, and its own node doesn't know yet.
+        let second = write("second", IfMatch::Version(before.version)).await;
+        assert_eq!(refusal(second), Refusal::PreconditionFailed);
+        let seen = node.data(sid).await.expect("data");
+        door.notify_one();
+        seen
+    };
+    let (first, seen) = tokio::join!(write("first", IfMatch::Any), overtaken);
+    assert_eq!((seen.data, seen.version), (patch("first"), first.expect("written").version));
 }
