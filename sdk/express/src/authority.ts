@@ -5,7 +5,7 @@ import { Feed } from './feed.js';
 import { Bounded } from './lru.js';
 import type { Change, Data } from './patch.js';
 import { TokenVerifier } from './tokens.js';
-import { problemOf, Transport, type Logger, type Reply } from './transport.js';
+import { problemOf, Transport, untraced, type Logger, type Reply } from './transport.js';
 
 /** A session as the authority shows it to holders of an API key. */
 export interface SessionView {
@@ -317,7 +317,7 @@ export class Authority {
 
   #noteUse(use: string): void {
     this.#touched.add(use);
-    this.#toucher ??= setTimeout(() => void this.#flush(), TOUCH_INTERVAL).unref();
+    this.#toucher ??= setTimeout(() => void untraced(() => this.#flush()), TOUCH_INTERVAL).unref();
   }
 
   #forgetSubject(subject: string): void {
@@ -467,7 +467,7 @@ export class Authority {
       for (const use of uses) this.#touched.add(use);
     }
     if (this.#touched.size > 0) {
-      this.#toucher ??= setTimeout(() => void this.#flush(), TOUCH_INTERVAL).unref();
+      this.#toucher ??= setTimeout(() => void untraced(() => this.#flush()), TOUCH_INTERVAL).unref();
     }
   }
 

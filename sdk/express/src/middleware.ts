@@ -7,7 +7,7 @@ import { CloakroomError, refusals } from './errors.js';
 import { milliseconds, type Duration } from './duration.js';
 import { Legacy, type LegacyVerifier } from './legacy.js';
 import { actorOf, ownClaims } from './tokens.js';
-import type { Logger } from './transport.js';
+import { traced, type Logger } from './transport.js';
 
 /** What Express calls. `any`, so that the types of Express 4 and 5 both fit. */
 export type Handler = (req: any, res: any, next: (error?: any) => void) => void;
@@ -144,12 +144,13 @@ export function middlewareOver(backend: Backend, options: CloakroomOptions): [Ha
     const carrier = new Carrier(shared, req, res);
     req[CARRIER] = carrier;
     req[SETTINGS] = settings;
-    identify(carrier).then(() => {
+    const serve = () => identify(carrier).then(() => {
       attach(carrier, next);
       const refusal = originRefusal(carrier, settings);
       if (refusal) deny(refusal, req, res, next);
       else next();
     }, next);
+    traced(req.headers.traceparent, serve);
   };
   return [middleware, shared];
 }

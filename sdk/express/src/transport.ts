@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import http from 'node:http';
 import https from 'node:https';
 import { CloakroomError, refusals } from './errors.js';
@@ -40,6 +41,21 @@ export interface Reply {
 const FAILURES_MAX = 3;
 const BACKOFF_MIN = 100;
 const BACKOFF_MAX = 5_000;
+
+/** The trace (W3C Trace Context, version 00) of the request that is being served. */
+const traces = new AsyncLocalStorage<string>();
+const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** Serves a request, whose trace goes on at the authority where it has one. */
+export function traced(parent: unknown, serve: () => void): void {
+  if (typeof parent === 'string' && TRACEPARENT.test(parent)) traces.run(parent, serve);
+  else serve();
+}
+
+/** Does what is on behalf of no request, such as a batch of several. */
+export function untraced<T>(work: () => T): T {
+  return traces.exit(work);
+}
 
 /** Requests to the authority: kept connections, a deadline, and back-off while it is down. */
 export class Transport {
@@ -105,6 +121,8 @@ export class Transport {
       authorization: `Bearer ${this.#options.apiKey}`,
       ...ask.headers,
     };
+    const parent = traces.getStore();
+    if (parent !== undefined) headers['traceparent'] = parent;
     let payload: string | undefined;
     if (ask.form) {
       payload = new URLSearchParams(ask.form).toString();

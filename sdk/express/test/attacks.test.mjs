@@ -355,3 +355,26 @@ test('a version that nobody can have seen makes nothing ask', async () => {
   await own.lookup(token, at(0));
   assert.ok(asked > 0, 'one that a browser may have seen does');
 });
+
+test('a trace goes on at the authority: of what a request asks, and of nothing else', async () => {
+  const key = await keyPair('key');
+  const { stub, application } = await overStub([key]);
+  const parent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`;
+  const seen = (path) => stub.traces.filter(([url]) => url === path).map(([, trace]) => trace);
+  const asked = async (traceparent) => {
+    stub.traces.length = 0;
+    const visitor = browser(application);
+    visitor.jar.set('session', `cks_${Math.random()}`);
+    await visitor.get('/me', { headers: traceparent ? { traceparent } : {} });
+    return seen('/admin/v1/sessions/verify');
+  };
+  assert.deepEqual(await asked(parent), [parent]);
+  for (const strange of [undefined, parent.toUpperCase(), `${parent}x`, '00']) {
+    assert.deepEqual(await asked(strange), [undefined], strange);
+  }
+  const authorization = `Bearer ${await forge(key)}`;
+  const { status } = await browser(application).get('/me', { headers: { authorization, traceparent: parent } });
+  assert.equal(status, 200);
+  // What was used is told for many requests at once.
+  await eventually(() => assert.deepEqual(seen('/admin/v1/sessions/touch'), [undefined]));
+});

@@ -22,7 +22,7 @@ export function forge({ kid, privateKey }, { expiresIn = 900, ...claims } = {}) 
 
 /** Listens on a free port; `state` may be changed while it runs. */
 export async function startStub(keys) {
-  const state = { keys, aheadMs: 0, told: EMPTY, session: undefined, asked: [] };
+  const state = { keys, aheadMs: 0, told: EMPTY, session: undefined, asked: [], traces: [] };
   const streams = new Set();
   const answers = {
     '/.well-known/jwks.json': () => ({ keys: state.keys.map(({ jwk }) => jwk) }),
@@ -35,6 +35,7 @@ export async function startStub(keys) {
   };
   const server = http.createServer((req, res) => {
     state.asked.push(req.url);
+    state.traces.push([req.url, req.headers.traceparent]);
     if (req.url === '/admin/v1/revocations/stream') {
       res.writeHead(200, { 'content-type': 'text/event-stream' });
       streams.add(res);
