@@ -99,6 +99,18 @@ impl Before {
         asks.map(|ask| ask.bearer(&world.root_key)).to_vec()
     }
 
+    /// Changes are taken, each at the first try, and none of them ends what is looked at later.
+    async fn can_change(&self, world: &World) {
+        let tokens = world.tokens(ADA).await;
+        let (access, token) = (tokens.text("access_token"), tokens.text("refresh_token"));
+        let refresh = Ask::post("/auth/refresh").json(&json!({"refresh_token": token}));
+        world.send(refresh).await.ok();
+        let data = format!("/admin/v1/sessions/{}/data", self.sid);
+        world.admin(Ask::new("PUT", &data).json(&json!({"n": 2}))).await.ok();
+        world.send(Ask::post("/auth/logout").bearer(&access)).await.is(204);
+        assert_eq!(world.alive(&access).await, Err("session_ended".into()));
+    }
+
     /// All of it is as it was: nobody is signed out, nobody is in who wasn't.
     async fn is_untouched(&self, world: &World) {
         for ask in self.reads() {
@@ -129,6 +141,15 @@ async fn answers(address: std::net::SocketAddr, asks: Vec<Ask>) -> Vec<Answer> {
         answers.push(answer.await.expect("an answer"));
     }
     answers
+}
+
+/// Waits until a store that is there again is used again.
+async fn is_used_again(world: &World, access: &str, within: Duration) {
+    let mended_at = Instant::now();
+    while world.alive(access).await.is_err() {
+        assert!(mended_at.elapsed() < within, "it isn't used again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Everything that a credential is for is 503, within this time.
@@ -170,11 +191,7 @@ async fn g5_an_unreachable_store_is_503_and_used_again_within_a_second() {
         // Everybody comes back at once.
         let opened = proxy.opened();
         proxy.mend();
-        let mended_at = Instant::now();
-        while world.alive(&before.access).await.is_err() {
-            assert!(mended_at.elapsed() < Duration::from_secs(1), "it isn't used again");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        is_used_again(world, &before.access, Duration::from_secs(1)).await;
         let crowd = vec![Ask::get("/auth/session").bearer(&before.access); 200];
         for answer in answers(world.public, crowd).await {
             answer.ok();
@@ -195,6 +212,7 @@ async fn g5_a_slow_store_is_waited_for_until_the_deadline() {
         for ask in before.reads() {
             world.send(ask).await.ok();
         }
+        before.can_change(world).await;
         world.send(Ask::get("/readyz")).await.ok();
         proxy.slow(TIMEOUT * 3);
         nothing_is_known(world, &before, TIMEOUT * 2 + SLACK).await;
@@ -218,19 +236,42 @@ async fn g5_more_calls_than_connections_wait_and_then_are_503() {
         [("store.pool", "2"), ("limit.session", "100000/1m"), ("limit.verify", "100000/1m")];
     on_each(&settings, async |Apart { world, proxy, .. }| {
         let before = Before::of(world).await;
-        proxy.slow(Duration::from_millis(250));
         let crowd: Vec<_> = (0..120).flat_map(|_| before.reads()).collect();
+        proxy.slow(Duration::from_millis(100));
+        let waited = answers(world.public, crowd.clone()).await;
+        let (served, late): (Vec<_>, Vec<_>) =
+            waited.into_iter().partition(|answer| answer.status == 200);
+        assert!(!served.is_empty(), "nobody's turn came");
+        // From now on no turn comes in time for most.
+        proxy.slow(TIMEOUT * 7 / 10);
+        let mut queue: Vec<_> = (0..10).map(|_| Ask::get("/readyz")).collect();
+        queue.push(login(ADA, "bearer"));
+        let refresh = json!({"refresh_token": before.refresh});
+        queue.push(Ask::post("/auth/refresh").json(&refresh));
+        let data = format!("/admin/v1/sessions/{}/data", before.sid);
+        let data = Ask::new("PUT", &data).json(&json!({"n": 3})).bearer(&world.root_key);
         let began_at = Instant::now();
-        let answers = answers(world.public, crowd).await;
-        assert!(began_at.elapsed() < TIMEOUT * 2 + SLACK, "{:?}", began_at.elapsed());
-        for answer in &answers {
-            if answer.status != 200 {
-                is_unsure(answer);
-            }
+        let (read, queued, changed) = tokio::join!(
+            answers(world.public, crowd),
+            answers(world.public, queue),
+            answers(world.admin, vec![data]),
+        );
+        // A sign-in asks up to four times, each with a deadline of its own.
+        assert!(began_at.elapsed() < TIMEOUT * 4 + SLACK, "{:?}", began_at.elapsed());
+        let unsure: Vec<_> = read.iter().filter(|answer| answer.status != 200).collect();
+        assert!(!unsure.is_empty(), "all were served");
+        let (ready, changes) = queued.split_at(10);
+        let not_ready: Vec<_> = ready.iter().filter(|answer| answer.status != 200).collect();
+        assert!(!not_ready.is_empty(), "ready, whoever waits");
+        // A change takes two calls.
+        for answer in
+            unsure.into_iter().chain(not_ready).chain(&late).chain(changes).chain(&changed)
+        {
+            is_unsure(answer);
         }
         nobody_is_told_so(world).await;
         proxy.slow(Duration::ZERO);
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        is_used_again(world, &before.access, TIMEOUT * 2).await;
         before.is_untouched(world).await;
     })
     .await;
@@ -320,6 +361,7 @@ async fn g5_a_redis_that_takes_no_writes_serves_verdicts_and_refuses_changes() {
         tell(&way.begin);
         only_reads(&world, &before, way.name).await;
         tell(&way.end);
+        before.can_change(&world).await;
     }
     // A full disk: what it saves can't be put in its place.
     std::fs::create_dir(process.dir.path().join("dump.rdb")).expect("a directory");
@@ -334,6 +376,7 @@ async fn g5_a_redis_that_takes_no_writes_serves_verdicts_and_refuses_changes() {
     }
     only_reads(&world, &before, "-MISCONF").await;
     assert_eq!(process.cli(&["CONFIG", "SET", "save", ""]), "OK");
+    before.can_change(&world).await;
     before.is_untouched(&world).await;
     world.stop().await;
 }
@@ -360,6 +403,7 @@ async fn g5_a_postgres_that_takes_no_writes_serves_verdicts_and_refuses_changes(
         only_reads(&world, &before, "read-only").await;
         let reset = "ALTER SYSTEM RESET default_transaction_read_only";
         tell(&["SET default_transaction_read_only = off", reset, "SELECT pg_reload_conf()"]).await;
+        before.can_change(&world).await;
         // What a server says whose disk is full.
         let full = format!(
             "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
@@ -370,6 +414,7 @@ async fn g5_a_postgres_that_takes_no_writes_serves_verdicts_and_refuses_changes(
         tell(&[full.as_str()]).await;
         only_reads(&world, &before, "disk full").await;
         tell(&[&format!("DROP TRIGGER full_disk ON {schema}.records")]).await;
+        before.can_change(&world).await;
         before.is_untouched(&world).await;
         world.stop().await;
     }

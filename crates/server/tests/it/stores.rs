@@ -1,5 +1,7 @@
 //! Two nodes on one store over the network: what one does, the other must know.
 
+mod races;
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -166,7 +168,7 @@ async fn what_a_node_once_read_its_cache_does_not_contradict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g9_a_lost_feed_lets_no_cache_decide() {
+async fn g9_a_store_that_hangs_lets_no_cache_decide() {
     let settings =
         [("verify.cache", "true"), ("verify.max_staleness", "600ms"), ("store.timeout", "1s")];
     on_each_server(&settings, async |Pair { one, two }, server| {
@@ -418,7 +420,7 @@ async fn g5_without_the_store_nothing_is_granted_refused_or_forgotten() {
         assert_eq!(junk.status, 401, "{junk:?}");
         one.send(Ask::get("/healthz")).await.ok();
         server.thaw();
-        let back = within(Duration::from_secs(5), async || one.alive(&access).await.is_ok());
+        let back = within(Duration::from_secs(1), async || one.alive(&access).await.is_ok());
         back.await.expect("the store is used again");
         one.send(Ask::get("/auth/session").cookie(&cookie)).await.ok();
         assert_eq!(one.alive(&gone).await, Err("session_ended".into()));
@@ -458,7 +460,8 @@ async fn g5_a_store_killed_and_started_again_has_what_was_acknowledged() {
     is_unsure(&world.send(Ask::get("/auth/session").bearer(&lives)).await);
     is_unsure(&world.send(Ask::post("/auth/logout").bearer(&lives)).await);
     process.restart();
-    let back = within(Duration::from_secs(5), async || world.alive(&lives).await.is_ok()).await;
+    process.wait_until_ready();
+    let back = within(Duration::from_secs(1), async || world.alive(&lives).await.is_ok()).await;
     back.expect("the store is used again");
     assert_eq!(world.alive(&ended).await, Err("session_ended".into()));
     world.stop().await;
