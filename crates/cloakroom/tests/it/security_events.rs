@@ -9,6 +9,8 @@ use cloakroom::core::keys::Algorithm;
 use cloakroom::core::refresh::Channel;
 use cloakroom::core::session::{Client, Delivery, EndReason, Grant};
 use cloakroom::core::store_key::MasterKey;
+use cloakroom::core::types::Timestamp;
+use cloakroom::store::Kind;
 use cloakroom::{
     ApiKeyIdentity, Authority, Clock, Context, Credential, EventFilter, EventOrder, IfMatch,
     NewApiKey, Settings, StoreSecret, SubjectPatch, Swept, SystemEntropy, UserPatch,
@@ -247,6 +249,37 @@ async fn m4_a_backends_change_of_a_subject_has_its_event() {
     let (erased, kinds) = told(&world, world.authority.erase_subject(subject, by)).await;
     erased.expect("erased");
     assert_eq!(kinds, [SubjectErased]);
+}
+
+#[tokio::test]
+async fn m4_a_timeouts_event_has_the_time_of_the_expiry_and_goes_after_events_keep() {
+    let world = World::new().await;
+    let opened = world.open(Delivery::Cookie).await;
+    let expiry = opened.session.refused_from();
+    // The clean-up comes three hours late.
+    world.advance(DAY + 3 * HOUR);
+    world.authority.sweep().await.expect("swept");
+    let of_it = async || -> Vec<(EventKind, Timestamp)> {
+        let log = log(&world).await;
+        let of_it = log.into_values().filter(|event| event.sid == Some(opened.session.sid));
+        of_it.map(|event| (event.kind, event.at)).collect()
+    };
+    assert_eq!(
+        of_it().await,
+        [(EventKind::SessionOpened, START), (EventKind::SessionEnded, expiry)]
+    );
+    world.authority.end_subject(&ada(), &ctx()).await.expect("raised");
+    // Kept for `events.keep`, counted from when it was written.
+    world.advance(settings().events_keep - HOUR);
+    world.authority.sweep().await.expect("swept");
+    assert_eq!(of_it().await, [(EventKind::SessionEnded, expiry)]);
+    world.advance(2 * HOUR);
+    world.authority.sweep().await.expect("swept");
+    assert!(of_it().await.is_empty());
+    // What is known of the subject outlives them all.
+    assert!(records(&world.authority, Kind::Session).await.is_empty());
+    let subject = world.authority.subject(&ada()).await.expect("still known");
+    assert_eq!((subject.state.epoch, subject.live_sessions), (1, 0));
 }
 
 #[tokio::test]
