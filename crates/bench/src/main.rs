@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cloakroom_bench::Outcome;
-use cloakroom_bench::cases::{engine, over_http, sizes, stores, sweeping};
+use cloakroom_bench::cases::{engine, over_http, sizes, stores, streams, sweeping};
 use cloakroom_bench::idle::{self, Answers};
 use cloakroom_bench::report::Report;
 
@@ -67,5 +67,6 @@ fn run(options: Options) -> Outcome<()> {
     engine::run(&report, folder.path())?;
     sizes::run(&report, folder.path())?;
     sweeping::run(&report, folder.path())?;
+    streams::run(&report, folder.path())?;
     stores::run(&report, folder.path())
 }

@@ -4,4 +4,5 @@ pub mod engine;
 pub mod over_http;
 pub mod sizes;
 pub mod stores;
+pub mod streams;
 pub mod sweeping;
