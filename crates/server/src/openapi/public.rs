@@ -68,10 +68,15 @@ fn limited(operation: Operation) -> Operation {
 
 fn login(path: &str) -> Operation {
     let operation = post(path, "login", "Sign in by identifier and password")
-        .about("Any session that the request already carried is ended.")
+        .about(
+            "Any session that the request already carried is ended. 401 `session_ended`: the \
+             password was right, but the user was signed out everywhere, disabled or given another \
+             password while it was checked; sign in again.",
+        )
         .proof(Proof::MaybeSession)
         .takes(named("Login"))
-        .refuses(&[Code::CredentialsInvalid, Code::RateLimited, Code::LoginThrottled])
+        .refuses(&[Code::CredentialsInvalid, Code::SessionEnded])
+        .refuses(&[Code::RateLimited, Code::LoginThrottled])
         .refuses(&[Code::TooManySessions, Code::Conflict, Code::StoreUnavailable]);
     credentials(with_csrf(operation))
 }
