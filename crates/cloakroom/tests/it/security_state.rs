@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cloakroom::core::keys::{Algorithm, KeyRing};
+use cloakroom::core::keys::{Algorithm, KeyRecord, KeyRing, KeyState};
+use cloakroom::core::limits::JWKS_CACHE;
 use cloakroom::core::refresh::Channel;
 use cloakroom::core::refusal::Refusal;
 use cloakroom::core::session::{Delivery, EndReason, Grant};
@@ -14,7 +15,10 @@ use cloakroom::core::token::opaque::{OpaqueKind, OpaqueToken};
 use cloakroom::core::types::{Sid, Subject};
 use cloakroom::store::faulty::{Call, Fault, Faulty, Outcome, Wait};
 use cloakroom::store::memory::MemoryStore;
-use cloakroom::{Authority, Clock, Credential, Error, NewApiKey, StoreSecret, SystemEntropy, Via};
+use cloakroom::{
+    Authority, Clock, Credential, Error, NewApiKey, Opened, Settings, StoreSecret, SystemEntropy,
+    VerifySettings, Via,
+};
 
 use crate::directory::*;
 use crate::world::*;
@@ -446,4 +450,137 @@ async fn a_key_that_another_node_made_is_found_when_a_token_names_it() {
     let access = opened.access.as_ref().expect("access").token.expose();
     let verdict = other.verify(Credential::Access(access)).await;
     assert!(verdict.is_ok(), "{:?}", verdict.err());
+}
+
+/// Settings of a store that others write to as well, with keys of the authority's own.
+fn rotating() -> Settings {
+    let verify = VerifySettings { max_staleness: Some(2 * SECOND), ..settings().verify };
+    Settings { algorithm: Algorithm::EdDsa, hs256_secret: None, verify, ..settings() }
+}
+
+#[tokio::test]
+async fn e6_nothing_but_the_very_bytes_that_were_verified_is_known() {
+    let world = World::with(rotating()).await;
+    let opened = world.open(Delivery::Bearer).await;
+    let access =
+        |opened: &Opened| opened.access.as_ref().expect("an access token").token.expose().clone();
+    let token = access(&opened);
+    let other = access(&world.open(Delivery::Bearer).await);
+    let stranger = World::new().await;
+    let foreign = access(&stranger.open(Delivery::Bearer).await);
+    let parts = |token: &str| token.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (own, other, foreign) = (parts(&token), parts(&other), parts(&foreign));
+    let [header, payload, signature] = &own[..] else { panic!("{own:?}") };
+    let all = [
+        format!("{header}.{}.{signature}", other[1]),
+        format!("{}.{payload}.{signature}", foreign[0]),
+        format!("{header}.{payload}.{}", other[2]),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}"),
+        format!("{token}."),
+        format!("{token}="),
+        format!("{token} "),
+        format!(" {token}"),
+        format!("{header}..{signature}"),
+    ];
+    for forged in &all {
+        // It is in the cache of verified tokens, before each.
+        assert!(world.verify_access(&opened).await.is_ok(), "the control");
+        let refused = world.authority.verify(Credential::Access(forged)).await;
+        assert_eq!(refusal(refused), Refusal::TokenInvalid, "{forged}");
+    }
+    assert!(world.verify_access(&opened).await.is_ok(), "the control");
+}
+
+#[tokio::test]
+async fn e6_a_token_that_was_verified_before_ends_with_its_key_its_subject_and_its_time() {
+    for case in ["kid", "epoch", "exp"] {
+        let world = World::with(rotating()).await;
+        let opened = world.open(Delivery::Bearer).await;
+        for _ in 0..2 {
+            assert!(world.verify_access(&opened).await.is_ok(), "the control");
+        }
+        let refused = match case {
+            "kid" => {
+                let active = world.authority.key_records().into_iter();
+                let active = active.filter(|key| key.state == KeyState::Active);
+                for key in active {
+                    world.authority.revoke_key(key.kid.as_str(), &ctx()).await.expect("revoked");
+                }
+                refusal(world.verify_access(&opened).await)
+            }
+            "epoch" => {
+                world.authority.end_subject(&ada(), &ctx()).await.expect("ended");
+                refusal(world.verify_access(&opened).await)
+            }
+            _ => {
+                // The leeway is that of RFC 9068 section 4.
+                world.advance(settings().access_ttl + 6 * SECOND);
+                refusal(world.verify_access(&opened).await)
+            }
+        };
+        let expected = match case {
+            "kid" => Refusal::TokenInvalid,
+            "epoch" => Refusal::SessionEnded(EndReason::SignedOutEverywhere),
+            _ => Refusal::TokenExpired,
+        };
+        assert_eq!(refused, expected, "{case}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn e9_of_two_nodes_that_rotate_at_once_one_wins_and_the_other_follows() {
+    for _ in 0..50 {
+        let world = World::with(rotating()).await;
+        world.authority.tend_keys().await.expect("a next key");
+        let store = world.authority.store().clone();
+        let other = Arc::new(node(store, &world, rotating()).await);
+        let nodes = [Arc::clone(&world.authority), other];
+        for node in &nodes {
+            let early = node.rotate_keys(&ctx()).await;
+            assert!(matches!(refusal(early), Refusal::Conflict(_)), "published just now");
+        }
+        world.advance(JWKS_CACHE);
+        let before = nodes[0].jwks();
+        assert_eq!(nodes[1].jwks(), before);
+        let asked = nodes.clone();
+        let outcomes = together(2, move |n| {
+            let node = Arc::clone(&asked[n]);
+            async move { node.rotate_keys(&ctx()).await }
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = outcomes.await.into_iter().partition(Result::is_ok);
+        assert_eq!((won.len(), lost.len()), (1, 1));
+        for refused in lost {
+            assert!(matches!(refusal(refused), Refusal::Conflict(_)));
+        }
+        for node in &nodes {
+            node.follow().await.expect("followed");
+        }
+        assert_eq!(nodes[0].jwks(), nodes[1].jwks());
+        assert_ne!(nodes[0].jwks(), before);
+    }
+}
+
+#[tokio::test]
+async fn e9_the_first_token_of_a_new_key_counts_where_the_rotation_is_not_known_yet() {
+    let world = World::with(rotating()).await;
+    world.authority.tend_keys().await.expect("a next key");
+    let other = node(world.authority.store().clone(), &world, rotating()).await;
+    let active = |records: Vec<KeyRecord>| {
+        let mut active = records.into_iter().filter(|key| key.state == KeyState::Active);
+        active.next().expect("an active key").kid
+    };
+    let old = world.open(Delivery::Bearer).await;
+    world.advance(JWKS_CACHE);
+    other.follow().await.expect("followed");
+    world.authority.rotate_keys(&ctx()).await.expect("rotated");
+    let opened = world.open(Delivery::Bearer).await;
+    let access = opened.access.as_ref().expect("an access token").token.expose();
+    // The other node still has the former key for the active one.
+    assert_ne!(active(other.key_records()), active(world.authority.key_records()));
+    assert!(other.verify(Credential::Access(access)).await.is_ok());
+    // And a token of the former key goes on, on both.
+    let former = old.access.as_ref().expect("an access token").token.expose();
+    assert!(other.verify(Credential::Access(former)).await.is_ok());
+    assert!(world.authority.verify(Credential::Access(former)).await.is_ok());
 }
