@@ -1,8 +1,12 @@
 //! `cloakroom serve`: with no configuration at all, its files, and how it stops.
 
 use std::fs;
+#[cfg(unix)]
+use std::net::SocketAddr;
 
 use crate::cli_world::{program, run, serve};
+#[cfg(unix)]
+use crate::http::{Ask, send};
 
 #[cfg(unix)]
 fn mode(path: &std::path::Path) -> u32 {
@@ -177,4 +181,59 @@ fn a_log_in_a_file_has_no_colours_and_begins_with_the_configuration() {
     let first = err.lines().next().unwrap_or_default();
     assert!(first.contains("no configuration file: defaults and environment"), "{err}");
     assert!(err.lines().last().unwrap_or_default().ends_with("stopped"), "{err}");
+}
+
+#[test]
+#[cfg(unix)]
+fn g7_what_was_answered_right_before_a_kill_holds_after_the_restart() {
+    const TRIALS: usize = 10;
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let address = |url: &str| -> SocketAddr {
+        url.trim_start_matches("http://").parse().expect("an address")
+    };
+    let refresh =
+        |token: &str| Ask::post("/auth/refresh").json(&serde_json::json!({"refresh_token": token}));
+    let is_ended = async |public: SocketAddr, access: &str| {
+        let answer = send(public, &Ask::get("/auth/session").bearer(access)).await;
+        answer.refused(401, "session_ended");
+    };
+    // An access token of what was ended; tokens of what was rotated, before and after.
+    let (mut ended, mut rotated): (Vec<String>, Vec<(String, String)>) = (Vec::new(), Vec::new());
+    for trial in 0..=TRIALS {
+        let (node, public, admin) = serve(dir.path());
+        let (public, admin) = (address(&public), address(&admin));
+        let key = fs::read_to_string(dir.path().join("root-api.key")).expect("a root key");
+        runtime.block_on(async {
+            for access in &ended {
+                is_ended(public, access).await;
+            }
+            for (former, next) in rotated.drain(..) {
+                // Within its grace the predecessor is a retry: the same successor.
+                let again = send(public, &refresh(&former)).await;
+                assert_eq!(again.ok().text("refresh_token"), next);
+                let goes_on = send(public, &refresh(&next)).await;
+                assert_ne!(goes_on.ok().text("refresh_token"), next);
+            }
+            if trial == TRIALS {
+                return;
+            }
+            let open = Ask::post("/admin/v1/sessions").bearer(key.trim());
+            let body = serde_json::json!({"subject": format!("ada{trial}"), "delivery": "bearer"});
+            let opened = send(admin, &open.json(&body)).await;
+            let (access, token) = (opened.text("access_token"), opened.text("refresh_token"));
+            // The answer and the kill: nothing is between them but the way to the process.
+            if trial % 2 == 0 {
+                let logout = Ask::post("/auth/logout").bearer(&access);
+                send(public, &logout).await.is(204);
+                ended.push(access);
+            } else {
+                let next = send(public, &refresh(&token)).await.ok().text("refresh_token");
+                rotated.push((token, next));
+            }
+        });
+        // Dropped, it is killed: nobody is asked to stop.
+        drop(node);
+    }
+    assert_eq!(ended.len(), TRIALS / 2);
 }
