@@ -464,6 +464,22 @@ fn b7_a_node_whose_clock_is_off_is_not_ready() {
             let now = std::time::SystemTime::now();
             let apart = now.duration_since(date).unwrap_or_else(|error| error.duration());
             assert!(apart < Duration::from_millis(3500), "{apart:?} for {ahead}");
+            // Reads and changes go on, by the store's clock.
+            let public = said["public"].as_str().and_then(|url| url.strip_prefix("http://"));
+            let public = public.expect("a URL").parse().expect("an address");
+            let admin_at = admin.trim_start_matches("http://").parse().expect("an address");
+            let key = std::fs::read_to_string(directory.path().join("root-api.key"));
+            let key = key.expect("a root key");
+            runtime.block_on(async {
+                let open = Ask::post("/admin/v1/sessions").bearer(key.trim());
+                let body = json!({"subject": "ada", "delivery": "bearer"});
+                let opened = send(admin_at, &open.json(&body)).await;
+                let access = opened.is(201).text("access_token");
+                let session = Ask::get("/auth/session").bearer(&access);
+                send(public, &session).await.ok();
+                send(public, &Ask::post("/auth/logout").bearer(&access)).await.is(204);
+                send(public, &session).await.refused(401, "session_ended");
+            });
             let mut doctor = program();
             let said = run(doctor.args(["doctor", "--json", "--admin-url", &admin]), "").json();
             let said = said.to_string();
