@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::http::Ask;
@@ -131,7 +132,8 @@ async fn g8_an_ending_answered_replicated_survives_its_master_and_its_node() {
     let Some(mut watched) = Watched::start() else { return };
     let (one, two) = (watched.node().await, watched.node().await);
     one.user(ADA).await;
-    let lives = two.tokens(ADA).await.text("access_token");
+    let tokens = two.tokens(ADA).await;
+    let (lives, token) = (tokens.text("access_token"), tokens.text("refresh_token"));
     let mut ended = Vec::new();
     for _ in 0..10 {
         let (access, kept) = signed_out(&one).await;
@@ -143,12 +145,15 @@ async fn g8_an_ending_answered_replicated_survives_its_master_and_its_node() {
     watched.servers[0].kill();
     drop(one);
     // Nobody has taken over yet: nothing is known.
-    let (sign_in, verdict_of, ready) = tokio::join!(
+    let open = Ask::post("/admin/v1/sessions").json(&json!({"subject": "eve"}));
+    let (sign_in, refreshed, opened, verdict_of, ready) = tokio::join!(
         two.send(login(ADA, "bearer")),
+        two.send(Ask::post("/auth/refresh").json(&json!({"refresh_token": token}))),
+        two.admin(open),
         two.send(Ask::get("/auth/session").bearer(&lives)),
         two.send(Ask::get("/readyz")),
     );
-    for answer in [sign_in, verdict_of, ready] {
+    for answer in [sign_in, refreshed, opened, verdict_of, ready] {
         assert_eq!(answer.refused(503, "store_unavailable").all("set-cookie"), [""; 0]);
     }
     watched.sentinels.iter().for_each(Process::thaw);
