@@ -87,6 +87,8 @@ fn recover(
             return Err(torn.damaged());
         }
         fs::remove_file(&kept).map_err(|error| OpenError::io("remove", &kept, error))?;
+        // Before anything is added to the journal: the copy must not come back over it.
+        sync_dir(store)?;
     }
     if let Some(torn) = &torn {
         torn.tell();
@@ -125,7 +127,8 @@ fn put_back(store: &Path, data: &Path) -> Result<(), OpenError> {
 
 fn restore(kept: &Path, journal: &Path) -> Result<(), OpenError> {
     fs::rename(kept, journal).map_err(|error| OpenError::io("restore", journal, error))?;
-    journal.parent().map_or(Ok(()), sync_dir)
+    journal.parent().map_or(Ok(()), sync_dir)?;
+    kept.parent().map_or(Ok(()), sync_dir)
 }
 
 /// Makes an empty store beside its place and moves it there.

@@ -112,7 +112,6 @@ fn a_changed_byte_amid_acknowledged_commits_is_found() {
     assert!(refused > 200, "only {refused} changes were found");
 }
 
-/// The mark is behind after a power loss; the last commit is cut, its pages are zero or garbage.
 /// As a kill leaves it between the cut and the verdict.
 #[test]
 fn a_journal_that_an_interrupted_opening_kept_goes_back_first() {
@@ -136,6 +135,7 @@ fn a_journal_that_an_interrupted_opening_kept_goes_back_first() {
     }
 }
 
+/// The mark is behind after a power loss; the last commit is cut, its pages are zero or garbage.
 #[test]
 fn a_torn_tail_that_nobody_was_promised_is_cut_off() {
     let sound = Sound::new(12);

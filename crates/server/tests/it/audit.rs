@@ -219,48 +219,70 @@ fn what_happens_is_told_as_it_happens() {
     assert_eq!(ended.interrupt().0, Some(0));
 }
 
-#[test]
-fn nothing_is_lost_and_nothing_comes_twice_when_the_authority_restarts() {
-    let dir = tempfile::TempDir::new().expect("a directory");
-    let data = dir.path().join("data");
-    let socket = format!("unix:{}/admin.sock", dir.path().display());
-    let serve = || {
+/// An authority on a socket, which can be stopped and started again.
+struct Restartable {
+    dir: tempfile::TempDir,
+    socket: String,
+}
+
+impl Restartable {
+    fn new() -> Self {
+        let dir = tempfile::TempDir::new().expect("a directory");
+        let socket = format!("unix:{}/admin.sock", dir.path().display());
+        Self { dir, socket }
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn serve(&self) -> Node {
         let mut command = program();
-        command.args(["serve", "--data"]).arg(&data);
+        command.args(["serve", "--data"]).arg(self.data());
         command.env("CLOAKROOM_SERVER__PUBLIC", "127.0.0.1:0");
-        command.env("CLOAKROOM_SERVER__ADMIN", &socket);
+        command.env("CLOAKROOM_SERVER__ADMIN", &self.socket);
         command.env("CLOAKROOM_STORE__PARTITIONS", "8");
         Node::start(&mut command, "  curl ")
-    };
-    let cli = || {
+    }
+
+    fn cli(&self) -> Command {
         let mut command = program();
-        command.env("CLOAKROOM_ADMIN_URL", &socket);
-        command.env("CLOAKROOM_API_KEY_FILE", data.join("root-api.key"));
+        command.env("CLOAKROOM_ADMIN_URL", &self.socket);
+        command.env("CLOAKROOM_API_KEY_FILE", self.data().join("root-api.key"));
         command
-    };
-    let add = |name: &str| {
-        let added = run(cli().args(["users", "add", name, "--no-password", "--json"]), "");
+    }
+
+    /// Adds a user; the id.
+    fn add(&self, name: &str) -> String {
+        let added = run(self.cli().args(["users", "add", name, "--no-password", "--json"]), "");
         text(&added.expect(0).json()["user"]["id"]).to_owned()
-    };
-    let until_user = |follower: &Follower, user: &str| {
-        let mut told = vec![follower.next()];
-        while told.last().is_some_and(|event| event["subject"] != user) {
-            told.push(follower.next());
-        }
-        told
-    };
-    let mut node = serve();
-    add("ada");
-    let follower = Follower::start(cli(), &["-n", "200"]);
-    let mut told = until_user(&follower, &add("bob"));
+    }
+}
+
+/// What is told until a user's creation is.
+fn until_user(follower: &Follower, user: &str) -> Vec<Value> {
+    let mut told = vec![follower.next()];
+    while told.last().is_some_and(|event| event["subject"] != user) {
+        told.push(follower.next());
+    }
+    told
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_comes_twice_when_the_authority_restarts() {
+    let world = Restartable::new();
+    let mut node = world.serve();
+    world.add("ada");
+    let follower = Follower::start(world.cli(), &["-n", "200"]);
+    let mut told = until_user(&follower, &world.add("bob"));
     // Told to go, and killed: what is logged before the follower is back counts too.
     for (signal, name) in [("-TERM", "carol"), ("-KILL", "dave")] {
         node.stop(signal);
-        node = serve();
-        told.extend(until_user(&follower, &add(name)));
+        node = world.serve();
+        told.extend(until_user(&follower, &world.add(name)));
     }
     assert_eq!(follower.interrupt(), (Some(0), Vec::new()));
-    let all = lines(&run(cli().args(["events", "export"]), "").expect(0).out);
+    let all = lines(&run(world.cli().args(["events", "export"]), "").expect(0).out);
     assert_eq!(node.stop("-TERM").0, 0);
     let ids = |events: &[Value]| -> Vec<String> {
         let mut ids: Vec<String> = events.iter().map(|event| text(&event["id"]).into()).collect();
@@ -270,4 +292,19 @@ fn nothing_is_lost_and_nothing_comes_twice_when_the_authority_restarts() {
     assert_eq!(ids(&told), ids(&all));
     let started = told.iter().filter(|event| event["type"] == "authority.started").count();
     assert_eq!(started, 3, "{told:?}");
+}
+
+#[test]
+fn a_follower_goes_on_in_a_log_that_doesnt_reach_back_to_where_it_was() {
+    let world = Restartable::new();
+    let node = world.serve();
+    let follower = Follower::start(world.cli(), &["-n", "1"]);
+    until_user(&follower, &world.add("ada"));
+    node.stop("-TERM");
+    // Another store in its place, as after a restore.
+    std::fs::remove_dir_all(world.data().join("store")).expect("removed");
+    let node = world.serve();
+    until_user(&follower, &world.add("bob"));
+    assert_eq!(follower.interrupt().0, Some(0));
+    assert_eq!(node.stop("-TERM").0, 0);
 }

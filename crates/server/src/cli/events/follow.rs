@@ -103,7 +103,8 @@ impl Tail<'_> {
                     Next::On => {}
                     Next::Resume => break,
                 }
-                first = false;
+                // What a stream begins with tells nothing.
+                first &= message.event.is_empty();
                 if heard.is_empty() {
                     self.out.flush()?;
                 }
