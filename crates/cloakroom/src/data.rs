@@ -15,8 +15,10 @@ use crate::claims::check_size;
 use crate::context::{Context, Error};
 use crate::transact::{Decision, Draft, Loaded, Wanted};
 
-/// Data that is kept in memory, at most: as many characters, names and values together.
-const KEPT_CHARS_MAX: usize = 2 * 1024;
+/// Data that is kept in memory, at most: about as many bytes as it takes there.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+/// What an object takes beside its texts: room for eleven members, however few it has.
+const OBJECT_BYTES: usize = 640;
 
 /// A session's data and its version.
 #[derive(Clone, Debug)]
@@ -70,7 +72,7 @@ impl<S: Store> Authority<S> {
     /// Another node's write is heard of with a delay, in which its own client must not be shown
     /// what was before.
     fn may_keep(&self, view: &DataView) -> bool {
-        self.settings.verify.max_staleness.is_none() && chars_of(&view.data) <= KEPT_CHARS_MAX
+        self.settings.verify.max_staleness.is_none() && bytes_of(&view.data) <= KEPT_BYTES_MAX
     }
 
     /// Replaces a live session's data.
@@ -182,16 +184,18 @@ impl<S: Store> Authority<S> {
     }
 }
 
-/// About how many characters data has; whatever isn't text counts as eight.
-fn chars_of(data: &Object) -> usize {
-    data.iter().map(|(name, value)| name.len() + chars_of_value(value)).sum()
+/// About how many bytes data takes in memory.
+fn bytes_of(data: &Object) -> usize {
+    let members: usize = data.iter().map(|(name, value)| name.len() + bytes_of_value(value)).sum();
+    OBJECT_BYTES.max(OBJECT_BYTES / 11 * data.len()) + members
 }
 
-fn chars_of_value(value: &Value) -> usize {
+/// What a value takes beside its place in what holds it.
+fn bytes_of_value(value: &Value) -> usize {
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
-        Value::String(text) => text.len() + 8,
-        Value::Array(values) => 8 + values.iter().map(chars_of_value).sum::<usize>(),
-        Value::Object(members) => 8 + chars_of(members),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(|value| 32 + bytes_of_value(value)).sum(),
+        Value::Object(members) => bytes_of(members),
     }
 }

@@ -7,7 +7,7 @@ use cloakroom_core::mutants::{Mutant, active};
 use cloakroom_core::session::{Ending, Lifecycle, Session};
 use cloakroom_core::types::{Partition, Sid, Timestamp};
 use cloakroom_store::{Follow, Key, Log, Review, Store};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, StreamExt as _};
 
 use crate::authority::Authority;
 use crate::context::{Context, Error};
@@ -53,13 +53,21 @@ impl<S: Store> Authority<S> {
         let partitions = stream::iter((0..self.store.partitions()).map(Partition));
         let sweeps = partitions.map(|partition| self.sweep_partition(partition));
         let mut sweeps = sweeps.buffer_unordered(AT_ONCE);
-        let mut swept = Swept::default();
-        while let Some(here) = sweeps.try_next().await? {
+        let (mut swept, mut failed) = (Swept::default(), None);
+        while let Some(here) = sweeps.next().await {
+            // One that fails holds up no other.
+            let here = match here {
+                Ok(here) => here,
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+            };
             swept.ended += here.ended;
             swept.removed += here.removed;
             swept.trimmed += here.trimmed;
         }
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 
     /// Cleans up one partition.

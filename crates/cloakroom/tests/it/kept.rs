@@ -103,7 +103,7 @@ async fn data_is_read_once_and_again_after_each_write_where_nobody_else_writes()
         assert_eq!(counted.data().await, (patch(role), 0));
         assert_eq!(counted.node.data(sid).await.expect("data").version, version);
     }
-    let large: Object = [("k".to_owned(), "x".repeat(3_000).into())].into_iter().collect();
+    let large: Object = [("k".to_owned(), "x".repeat(5_000).into())].into_iter().collect();
     counted.node.put_data(sid, large.clone(), IfMatch::Any, &ctx()).await.expect("written");
     for _ in 0..2 {
         assert_eq!(counted.data().await, (large.clone(), 1), "too large to be kept");

@@ -17,6 +17,8 @@ pub const DRIFT_MAX: Duration = Duration::from_secs(2);
 
 /// From here on answers have the store's `Date`, which counts in seconds.
 const DRIFT_TOLD: Duration = Duration::from_secs(1);
+/// The end of the year 9999, the last that an HTTP date can name (RFC 9110 section 5.6.7).
+const DATE_MAX_MS: i64 = 253_402_300_799_000;
 
 /// What was last seen of the store.
 #[derive(Debug, Default)]
@@ -67,7 +69,7 @@ impl StoreWatch {
     pub fn date(&self) -> Option<SystemTime> {
         (self.drift() >= DRIFT_TOLD).then(|| {
             let now = SystemClock.now().as_millis().saturating_add(self.ahead_ms());
-            UNIX_EPOCH + Duration::from_millis(now.try_into().unwrap_or_default())
+            UNIX_EPOCH + Duration::from_millis(now.clamp(0, DATE_MAX_MS).unsigned_abs())
         })
     }
 
