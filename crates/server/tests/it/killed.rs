@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,9 @@ use crate::cli_world::serve;
 
 /// Who asks; each thread of this many.
 const CLIENTS: usize = 4;
-/// How long they do, until the process is killed under them.
-const SPAN: Duration = Duration::from_millis(1500);
+/// Changes that they have made before the process is killed under them.
+const ENOUGH: usize = 200;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An authority's admin listener, asked as an operator.
 struct Admin {
@@ -95,14 +96,17 @@ fn m4_every_change_that_a_killed_process_acknowledged_has_its_event_once() {
             let noted = &noted;
             scope.spawn(move || change(&admin, client, noted));
         }
-        std::thread::sleep(SPAN);
+        let deadline = Instant::now() + PATIENCE;
+        while noted.lock().expect("no panic").len() <= ENOUGH && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         // SIGKILL, in the midst of whatever they asked.
         drop(node);
     });
     let noted = noted.into_inner().expect("no panic");
     let (node, _, url) = serve(dir.path());
     let found = events(&Admin::new(&url, dir.path()));
-    assert!(noted.len() > 20, "the control: {}", noted.len());
+    assert!(noted.len() > ENOUGH, "the control: {}", noted.len());
     for (kind, whose) in noted {
         let count = found.get(&(kind.to_owned(), whose.clone())).copied().unwrap_or(0);
         assert_eq!(count, 1, "{kind} of {whose}");

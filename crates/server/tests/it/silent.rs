@@ -22,8 +22,8 @@ const WORDS: [&[u8]; 4] = [
 ];
 
 async fn is_closed_in_time(world: &World, words: &[u8]) {
-    let mut stream = TcpStream::connect(world.public).await.expect("accepted");
     let began_at = Instant::now();
+    let mut stream = TcpStream::connect(world.public).await.expect("accepted");
     stream.write_all(words).await.expect("sent");
     let mut heard = Vec::new();
     // An end and a reset are both the server's going.
@@ -49,11 +49,11 @@ async fn k6_whoever_takes_all_connections_without_a_word_keeps_others_out_for_mo
         ("server.max_connections", "2"),
     ];
     let world = World::start(&settings).await;
+    let began_at = Instant::now();
     let _silent = [
         TcpStream::connect(world.public).await.expect("accepted"),
         TcpStream::connect(world.public).await.expect("accepted"),
     ];
-    let began_at = Instant::now();
     let ask = Ask::get("/healthz");
     let answer = tokio::time::timeout(PATIENCE, send(world.public, &ask)).await;
     answer.expect("let in").ok();

@@ -420,7 +420,7 @@ async fn g5_without_the_store_nothing_is_granted_refused_or_forgotten() {
         assert_eq!(junk.status, 401, "{junk:?}");
         one.send(Ask::get("/healthz")).await.ok();
         server.thaw();
-        let back = within(Duration::from_secs(1), async || one.alive(&access).await.is_ok());
+        let back = within(Duration::from_secs(5), async || one.alive(&access).await.is_ok());
         back.await.expect("the store is used again");
         one.send(Ask::get("/auth/session").cookie(&cookie)).await.ok();
         assert_eq!(one.alive(&gone).await, Err("session_ended".into()));
@@ -461,7 +461,7 @@ async fn g5_a_store_killed_and_started_again_has_what_was_acknowledged() {
     is_unsure(&world.send(Ask::post("/auth/logout").bearer(&lives)).await);
     process.restart();
     process.wait_until_ready();
-    let back = within(Duration::from_secs(1), async || world.alive(&lives).await.is_ok()).await;
+    let back = within(Duration::from_secs(5), async || world.alive(&lives).await.is_ok()).await;
     back.expect("the store is used again");
     assert_eq!(world.alive(&ended).await, Err("session_ended".into()));
     world.stop().await;

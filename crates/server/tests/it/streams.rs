@@ -14,6 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// More heartbeats than a connection's buffers and the ring for slow readers hold together.
 const TOO_MANY: usize = 80_000;
+/// How far a reader who does read may be behind here, in heartbeats.
+const LAG_MAX: usize = 1_000;
 
 /// An open stream.
 struct Listener {
@@ -280,14 +282,21 @@ async fn m7_a_reader_that_stops_reading_is_cut_and_hinders_nobody() {
     let mut other = Listener::open(&world, EVENTS, &world.root_key, None).await;
     let sid = open_session(&world, "ada").await;
     let last = slow.find(|told| told.data["sid"] == sid).await.id.expect("a cursor");
+    let (heard, mut hearing) = tokio::sync::watch::channel(0);
     let reading = tokio::spawn(async move {
-        let is_end = |told: &Message| told.data["type"] == "session.ended";
+        let is_end = |told: &Message| {
+            heard.send_modify(|count| *count += 1);
+            told.data["type"] == "session.ended"
+        };
         other.find(is_end).await
     });
     let authority = &world.running().site().authority;
-    for _ in 0..TOO_MANY {
+    for told in 0..TOO_MANY {
         authority.pump_streams().await.expect("a reading");
-        tokio::task::yield_now().await;
+        // The other one keeps up.
+        let keeps_up = hearing.wait_for(|heard| heard + LAG_MAX >= told);
+        let waited = tokio::time::timeout(PATIENCE, keeps_up).await.expect("in time");
+        waited.expect("not cut");
     }
     end(&world, &sid).await;
     let told = tokio::time::timeout(PATIENCE, reading).await.expect("in time").expect("told");

@@ -101,8 +101,13 @@ async fn a_feed_that_is_lost_is_told_of_once_and_once_when_it_is_back() {
     let node = world.node.as_ref().expect("a node");
     let relay = Relay::to(node.address(), Fault::NoStream);
     let _behind = Cloakroom::remote(&relay.url, &node.key).await.expect("connected");
-    // Pauses grow from a tenth of a second: three rounds and more.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while log.of(&relay.url).is_empty() {
+        assert!(Instant::now() < deadline, "nothing is told");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Pauses grow from a tenth of a second: some rounds more tell nothing more.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let told = log.of(&relay.url);
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0].contains("WARN") && told[0].contains("no revocations"), "{told:#?}");
